@@ -1,0 +1,219 @@
+"""Train timm's tiny test models on generated pictures: initial weights that are small, free, and worth freezing.
+
+Run as `python scripts/make_small_weights.py`. It writes `search_spaces/small_weights/<model>.safetensors`, the backbone
+without its classifier, under timm's own parameter names. Pictures, order and initialisation follow from one seed. It
+knows nothing of the package, so that no change there changes the weights.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from safetensors.torch import save_file
+from textures import drawings, picture
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+from torch.optim.lr_scheduler import OneCycleLR
+
+MODELS = ("test_vit2", "test_resnet", "test_efficientnet", "test_convnext", "test_byobnet", "test_vit")
+"""Slowest first, so that two workers end at about the same time."""
+FOLDER = Path(__file__).parents[1] / "search_spaces" / "small_weights"
+SEED = 0
+SIDE = 64
+"""Side of the generated pictures, px, and of the grid that transformers' position embeddings are stored for."""
+TRAINED_A_CLASS, HELD_OUT_A_CLASS = 240, 20
+RESOLUTIONS, RESOLUTION_SHARES = (32, 48, 64), (0.4, 0.3, 0.3)
+"""One is drawn for every batch, so that the weights serve small and larger inputs."""
+CROP_SIDE_MIN = 50
+BATCH_SIZE = 64
+PEAK_LR, WARMUP_SHARE = 2e-3, 0.05
+WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
+WORKERS = 2
+
+_log = logging.getLogger("make_small_weights")
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Generated pictures with their classes."""
+
+    pixels: Pixels
+    """(pictures, SIDE, SIDE, 3)."""
+    labels: Labels
+    """(pictures,) class indices."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What became of one model."""
+
+    model: str
+    accuracies: dict[int, float]
+    """Accuracy on held-out generated pictures by resolution, px; higher is better."""
+    seconds: float
+
+
+def generate(per_class: int, part: str) -> Pictures:
+    """Make `per_class` pictures of every class; `part` names them, so that no two parts share a picture."""
+    pictures, labels = [], []
+    for index, (name, draw) in enumerate(drawings().items()):
+        rng = _random("pictures", part, name)
+        pictures += [picture(draw, rng, SIDE) for _ in range(per_class)]
+        labels += [index] * per_class
+    return Pictures(np.stack(pictures), np.array(labels, np.int64))
+
+
+def train(name: str, folder: Path, steps: int, out: Path) -> Trained:
+    """Train one model on one thread and write its backbone.
+
+    Args:
+        name: timm model name.
+        folder: Holds the pictures, as `save_pictures` wrote them.
+        steps: Optimizer steps.
+        out: Folder of the written file.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(int(_random("initialise", name).integers(2**62)))
+    began = time.perf_counter()
+    pictures = _open(folder, "train")
+    model = _model(name, int(pictures.labels.max()) + 1)
+    optimizer = _optimizer(model)
+    schedule = OneCycleLR(optimizer, PEAK_LR, steps, pct_start=WARMUP_SHARE, cycle_momentum=False)
+    model.train()
+    for images, labels in _batches(pictures, name, steps):
+        optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(model(_input(images, model)), labels, label_smoothing=LABEL_SMOOTHING)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    held_out = _open(folder, "held_out")
+    accuracies = {resolution: _accuracy(model, held_out, resolution) for resolution in RESOLUTIONS}
+    save_backbone(model, out / f"{name}.safetensors")
+    return Trained(model=name, accuracies=accuracies, seconds=time.perf_counter() - began)
+
+
+def save_backbone(model: nn.Module, path: Path) -> None:
+    """Take the classifier off and write the rest, under timm's names."""
+    model.reset_classifier(0)  # type: ignore[operator]
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={"licence": "Apache-2.0", "made_by": "scripts/make_small_weights.py"})
+
+
+def save_pictures(pictures: Pictures, folder: Path, part: str) -> None:
+    """Write pictures where workers can map them into memory."""
+    np.save(folder / f"{part}_pixels.npy", pictures.pixels)
+    np.save(folder / f"{part}_labels.npy", pictures.labels)
+
+
+def _random(*names: str) -> np.random.Generator:
+    """Return random numbers that depend on the seed and the names, and on nothing else."""
+    return np.random.default_rng([SEED, *"/".join(names).encode()])
+
+
+def _open(folder: Path, part: str) -> Pictures:
+    pixels = np.load(folder / f"{part}_pixels.npy", mmap_mode="r")
+    return Pictures(pixels, np.load(folder / f"{part}_labels.npy"))
+
+
+def _model(name: str, classes: int) -> nn.Module:
+    # A transformer resamples its position embedding in every batch, so one set of weights sees all resolutions.
+    options: dict[str, Any] = {"img_size": SIDE, "dynamic_img_size": True} if "vit" in name else {}
+    model: nn.Module = timm.create_model(name, num_classes=classes, **options)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _optimizer(model: nn.Module) -> torch.optim.AdamW:
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _batches(pictures: Pictures, name: str, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield `steps` batches of cropped pictures, uint8 (images, 3, side, side), with their labels."""
+    rng = _random("batches", name)
+    order = np.empty(0, np.int64)
+    for _ in range(steps):
+        if len(order) < BATCH_SIZE:
+            order = rng.permutation(len(pictures.labels))
+        rows, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
+        side = int(rng.integers(CROP_SIDE_MIN, SIDE + 1))
+        corners = rng.integers(0, SIDE - side + 1, (BATCH_SIZE, 2))
+        crops = np.stack(
+            [
+                pictures.pixels[row, top : top + side, left : left + side]
+                for row, (top, left) in zip(rows, corners, strict=True)
+            ]
+        )
+        # Colour tells nothing: its channels change places, and light turns dark.
+        crops = crops[..., rng.permutation(3)] ^ np.where(rng.random((BATCH_SIZE, 1, 1, 1)) < 0.5, 255, 0).astype(
+            np.uint8
+        )
+        resolution = int(rng.choice(RESOLUTIONS, p=RESOLUTION_SHARES))
+        yield _scaled(crops, resolution), torch.from_numpy(pictures.labels[rows])
+
+
+def _scaled(pixels: Pixels, resolution: int) -> Tensor:
+    """Return pictures at a resolution, uint8 (images, 3, resolution, resolution)."""
+    images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
+    return interpolate(images, (resolution, resolution), mode="bilinear", antialias=True)
+
+
+def _input(images: Tensor, model: nn.Module) -> Tensor:
+    """Return uint8 pictures as the floats that timm's configuration of the model asks for."""
+    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    mean, std = (torch.tensor(config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    return ((images.float() / 255.0 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _accuracy(model: nn.Module, pictures: Pictures, resolution: int) -> float:
+    model.eval()
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(pictures.labels), 256):
+            images = _scaled(pictures.pixels[start : start + 256], resolution)
+            guesses = model(_input(images, model)).argmax(dim=1).numpy()
+            right += int((guesses == pictures.labels[start : start + 256]).sum())
+    return right / len(pictures.labels)
+
+
+def main() -> None:
+    """Make the pictures, train the models two at a time, and say how it went."""
+    parser = argparse.ArgumentParser(description="Train timm's tiny test models on generated pictures.")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="default: all six")
+    parser.add_argument("--steps", type=int, default=6000, help=f"optimizer steps of {BATCH_SIZE} (default: 6000)")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="default: search_spaces/small_weights")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    began = time.perf_counter()
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part, per_class in (("train", TRAINED_A_CLASS), ("held_out", HELD_OUT_A_CLASS)):
+            save_pictures(generate(per_class, part), folder, part)
+        _log.info("pictures of %d classes after %.0f s", len(drawings()), time.perf_counter() - began)
+        with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+            jobs = [pool.submit(train, model, folder, given.steps, given.out) for model in given.models]
+            for done in (job.result() for job in jobs):
+                shown = ", ".join(f"{share:.3f} at {px} px" for px, share in done.accuracies.items())
+                _log.info("%s: held-out accuracy %s; %.0f s", done.model, shown, done.seconds)
+    _log.info("%.0f s in all", time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One search from data to answer: preflight, tiers, gates, ensemble, refit, test split."""

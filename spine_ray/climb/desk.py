@@ -1,0 +1,115 @@
+"""The open study while a search runs: events go in, tables come out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from spine_ray.climb.prepare import Prepared
+from spine_ray.climb.request import SearchRequest
+from spine_ray.core.backbone import licence_of
+from spine_ray.core.probe import measure_speed
+from spine_ray.data.samples import Samples
+from spine_ray.ladder.budget import FoldSizes, Forecast, observed_stretch
+from spine_ray.ladder.gates import GateDecision
+from spine_ray.show.live import Progress
+from spine_ray.space.config import TrialConfig
+from spine_ray.study.events import Event, TrialStarted
+from spine_ray.study.ledger import append_event, read_ledger
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.tables import Cost, write_costs, write_trials
+from spine_ray.study.trials import Trial, trials_from_events
+from spine_ray.track.mlflow_log import Tracker
+from spine_ray.tune.cluster import Workers
+from spine_ray.tune.work import WorkOrder
+
+
+@dataclass(kw_only=True, slots=True)
+class Desk:
+    """Everything the steps of a search share."""
+
+    request: SearchRequest
+    paths: StudyPaths
+    samples: Samples
+    prepared: Prepared
+    order: WorkOrder
+    workers: Workers
+    progress: Progress
+    tracker: Tracker
+    events: list[Event]
+    costs: dict[tuple[str, int, float], Cost] = field(default_factory=dict)
+    decisions: list[GateDecision] = field(default_factory=list)
+    """Of the gates, in order."""
+
+    @property
+    def trials(self) -> dict[str, Trial]:
+        """All trials of the study, by id, in the order in which they first started."""
+        return trials_from_events(self.events)
+
+    def record(self, event: Event) -> None:
+        """Write an event to the ledger, then show and track it."""
+        append_event(self.paths.ledger, event)
+        self.events.append(event)
+        self.progress.event(event)
+        self.tracker.put(event)
+
+    def forecast(self) -> Forecast:
+        """Return the predictor of seconds, corrected by what finished trials took."""
+        folds = self.samples.num_folds
+        held_out = len(self.samples.dev) / folds
+        plain = Forecast(self.costs, FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds))
+        return Forecast(plain.costs, plain.sizes, observed_stretch(list(self.trials.values()), plain))
+
+    def measure(self, configs: tuple[TrialConfig, ...]) -> None:
+        """Measure what was not measured before and keep it."""
+        device = torch.device(self.order.device)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.order.threads)
+        for config in configs:
+            key = (config.backbone, config.resolution, config.freeze)
+            if key not in self.costs:
+                speed = measure_speed(config, len(self.samples.classes), device)
+                self.costs[key] = Cost(
+                    backbone=config.backbone,
+                    resolution=config.resolution,
+                    freeze=config.freeze,
+                    device=self.order.device,
+                    train_images_s=speed.train_images_s,
+                    infer_images_s=speed.infer_images_s,
+                    peak_mb=speed.peak_mb,
+                )
+        torch.set_num_threads(threads)
+        write_costs(self.paths, self.costs.values())
+
+    def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
+        """Return what makes the ledger's record of a trial that starts in a tier."""
+
+        def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
+            known = self.prepared.facts[config.backbone, config.resolution]
+            return TrialStarted(
+                trial_id=config.trial_id,
+                tier=tier,
+                config=config,
+                family=self.prepared.families[config.backbone],
+                is_start=is_start,
+                total_steps=config.recipe.epochs * self.samples.num_folds,
+                params=known.params,
+                macs=known.macs,
+                weights_source=self.prepared.weights.source,
+                licence=licence_of(config.backbone),
+                time=time.time(),
+            )
+
+        return describe
+
+    def write_tables(self) -> None:
+        """Rebuild the table of trials from the ledger."""
+        write_trials(self.paths, self.trials.values())
+
+
+def open_events(paths: StudyPaths) -> list[Event]:
+    """Return what the ledger holds, starting it if there is none."""
+    paths.ledger.parent.mkdir(parents=True, exist_ok=True)
+    paths.ledger.touch()
+    return read_ledger(paths.ledger)

@@ -1,0 +1,32 @@
+"""What a search was asked to do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spine_ray.space.schema import Space
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchRequest:
+    """One call of `search`, its words resolved."""
+
+    spaces: tuple[Space, ...]
+    sets: tuple[str, ...]
+    """The `--set` words, which say whether frozen random weights were asked for."""
+    data: str | None
+    study: Path
+    budget_s: float | None
+    weights: str
+    """`auto`, `pretrained`, `random` or a folder."""
+    seed: int
+    workers: int | None
+    address: str | None
+    tracking: str | None
+    open_test: bool
+    resume: bool
+    command: str
+    """What to type to run it again."""
+
+
+class StoppedByGate(Exception):  # noqa: N818 - a decision, not an error
+    """Preflight or a gate ended the search; everything found so far is kept."""

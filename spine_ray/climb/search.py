@@ -1,0 +1,140 @@
+"""One search from words to answer."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from spine_ray.climb.desk import Desk, open_events
+from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
+from spine_ray.climb.prepare import Prepared, prepare
+from spine_ray.climb.request import SearchRequest
+from spine_ray.climb.ship import ship
+from spine_ray.climb.story import page_of
+from spine_ray.climb.tiers import climb
+from spine_ray.data.rows import Source
+from spine_ray.ladder.budget import Budget
+from spine_ray.show.live import Progress
+from spine_ray.show.page import ReportPage, write_report
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.record import StudyRecord
+from spine_ray.study.tables import read_costs
+from spine_ray.track.mlflow_log import Tracker, sqlite_uri
+from spine_ray.tune.cluster import Workers, running_ray
+from spine_ray.tune.work import WorkOrder
+
+
+def run_search(request: SearchRequest, source: Source, progress: Progress) -> ReportPage:
+    """Run preflight, the tiers, the selection and the refits, and return what there is to show.
+
+    Raises:
+        ValueError: If something asked for cannot be done; nothing was changed.
+        StoppedByGate: If preflight or a gate ended the search.
+    """
+    budget = Budget(began=time.time(), seconds=request.budget_s)
+    paths = StudyPaths(request.study)
+    if request.resume and not paths.record.exists():
+        raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
+    rows = look_at_data(request, source)
+    prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
+    request = replace(request, spaces=prepared.spaces)
+    with _held(paths):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        record = begin_study(request, rows, prepared.record(), device)
+        report_audit(request, rows, progress)
+        pixels = decode_pictures(rows, prepared.largest_resolution, progress)
+        order = _order(request, prepared, record, pixels)
+        with running_ray(request.address, request.workers) as workers, _tracking(request) as tracker:
+            order = replace(order, device=workers.device, threads=workers.cpus)
+            desk = _desk(request, rows, prepared, order, workers, progress, tracker)
+            for space in prepared.spaces:
+                climb(desk, space, budget)
+            shipped = ship(desk, prepared.spaces[-1], record, budget)
+            page = page_of(desk, shipped)
+            tracker.put_ensemble(_summary(page))
+        write_report(paths.report, page)
+    return page
+
+
+def _desk(
+    request: SearchRequest,
+    rows: Rows,
+    prepared: Prepared,
+    order: WorkOrder,
+    workers: Workers,
+    progress: Progress,
+    tracker: Tracker,
+) -> Desk:
+    paths = StudyPaths(request.study)
+    return Desk(
+        request=request,
+        paths=paths,
+        samples=rows.samples,
+        prepared=prepared,
+        order=order,
+        workers=workers,
+        progress=progress,
+        tracker=tracker,
+        events=open_events(paths),
+        costs=read_costs(paths),
+    )
+
+
+def _order(request: SearchRequest, prepared: Prepared, record: StudyRecord, pixels: Path) -> WorkOrder:
+    weights = tuple(
+        (backbone, file.resolve(), record.weights.hashes.get(backbone, ""))
+        for backbone, file in prepared.weights.files.items()
+    )
+    return WorkOrder(
+        study=request.study.resolve(), pixels=pixels, seed=request.seed, weights=weights, device="cpu", threads=1
+    )
+
+
+@contextlib.contextmanager
+def _held(paths: StudyPaths) -> Iterator[None]:
+    """Hold the study against a second search.
+
+    Raises:
+        ValueError: If another search holds it.
+    """
+    paths.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"another search is writing to {paths.root} (it holds {paths.lock.name})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _tracking(request: SearchRequest) -> Iterator[Tracker]:
+    paths = StudyPaths(request.study)
+    uri = request.tracking or sqlite_uri(paths.tracking)
+    tracker = Tracker(uri, request.study.name, paths.spool)
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+def _summary(page: ReportPage) -> dict[str, object]:
+    """Return what MLflow keeps of the ensemble."""
+    board = page.ensemble
+    if board is None:
+        return {}
+    return {
+        "log_loss": board.log_loss,
+        "accuracy": board.accuracy,
+        "gain": board.gain,
+        "gain_low": board.gain_low,
+        "gain_high": board.gain_high,
+        "pool": board.pool,
+        "members": ", ".join(member.trial_id for member in board.members),
+    }

@@ -1,0 +1,205 @@
+"""What a finished search says: the board, the answer in three sentences, the page."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from spine_ray.climb.desk import Desk
+from spine_ray.climb.ship import Shipped
+from spine_ray.ensemble.metrics import bootstrap_interval, row_losses
+from spine_ray.ensemble.selection import pooled_log_probs
+from spine_ray.ladder.evidence import Evidence
+from spine_ray.show.board import (
+    Answer,
+    BoardRow,
+    EnsembleBoard,
+    FailureRow,
+    FinalBoard,
+    FinalResult,
+    MemberRow,
+    Role,
+)
+from spine_ray.show.page import ReportPage
+from spine_ray.study.trials import Trial
+
+
+def page_of(desk: Desk, shipped: Shipped) -> ReportPage:
+    """Gather everything the terminal and the page show."""
+    record = desk.request
+    return ReportPage(
+        study=str(record.study),
+        made=datetime.now(UTC).isoformat(timespec="minutes"),
+        answer=answer_of(desk, shipped),
+        board=tuple(board_rows(desk, shipped.evidence)),
+        gates=tuple(desk.decisions),
+        ensemble=ensemble_board(shipped),
+        final=final_board(shipped),
+        failures=tuple(_failures(desk)),
+        facts=_facts(desk),
+        reproduce=(record.command,),
+    )
+
+
+def board_rows(desk: Desk, evidence: Evidence) -> list[BoardRow]:
+    """Return every backbone at its start recipe, then the best found of each."""
+    places = {trial.trial_id: place for place, trial in enumerate(evidence.trials)}
+    trials = list(desk.trials.values())
+    starts = [_row(desk, evidence, trial, "start", places) for trial in trials if trial.started.is_start]
+    best: dict[str, Trial] = {}
+    for trial in evidence.trials:
+        known = best.get(trial.config.backbone)
+        if known is None or _loss(evidence, places, trial) < _loss(evidence, places, known):
+            best[trial.config.backbone] = trial
+    return starts + [_row(desk, evidence, trial, "best", places) for trial in best.values()]
+
+
+def ensemble_board(shipped: Shipped) -> EnsembleBoard:
+    """Return each member's part and the honest gain."""
+    ensemble, report, evidence = shipped.ensemble, shipped.ensemble.report, shipped.evidence
+    gain = report["cross_fit"] or report["apparent"]
+    low, high = _interval_of_pool(shipped)
+    members = [
+        MemberRow(
+            trial_id=trial.trial_id,
+            backbone=trial.config.backbone,
+            family=trial.started.family,
+            weight=part["weight"],
+            temperature=part["temperature"],
+            log_loss=part["log_loss"],
+            rise=part["leave_one_out_rise"] or 0.0,
+            disagreement=part["disagreement"],
+            cost_ms=part["cost"],
+        )
+        for trial, part in zip(shipped.members, report["members"], strict=True)
+    ]
+    return EnsembleBoard(
+        pool=ensemble.pool,
+        log_loss=report["log_loss"],
+        low=low,
+        high=high,
+        accuracy=report["accuracy"],
+        single=evidence.trials[report["best_single"]].trial_id,
+        gain=gain["gain"],
+        gain_low=gain["low"],
+        gain_high=gain["high"],
+        cost_ms=report["cost"],
+        members=tuple(members),
+        note=report["reason"],
+    )
+
+
+def final_board(shipped: Shipped) -> FinalBoard | None:
+    """Return the results on the test split, or None where it stayed shut."""
+    if not shipped.test:
+        return None
+    return FinalBoard(results=tuple(_final(result) for result in shipped.test), opened=shipped.openings)
+
+
+def answer_of(desk: Desk, shipped: Shipped) -> Answer:
+    """Say in three sentences which backbones, at what cost, and what the ensemble adds; then what to do next."""
+    report, members = shipped.ensemble.report, shipped.members
+    names = ", ".join(dict.fromkeys(trial.config.backbone for trial in members))
+    kinds = len({trial.started.family for trial in members})
+    which = f"Use {names} alone" if len(members) == 1 else f"Use {len(members)} members of {kinds} families: {names}"
+    if shipped.test:
+        first = shipped.test[0]
+        low, high = first["accuracy_interval"]
+        proof = (
+            f"accuracy {first['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {first['rows']} test rows, "
+            f"opened {shipped.openings} time{'s' if shipped.openings != 1 else ''}"
+        )
+    else:
+        proof = f"accuracy {report['accuracy']:.1%} on OOF rows (the test split stayed shut; --open-test looks)"
+    hours = sum(trial.seconds for trial in desk.trials.values()) / 3600
+    cost = (
+        f"It costs {report['cost']:.1f} ms an image on one {desk.order.device} worker, and was found in "
+        f"{hours:.2f} worker-hours over {len(desk.trials)} trials."
+    )
+    study = desk.request.study
+    return Answer(
+        sentences=(f"{which}: {proof}.", cost, f"{report['reason'][:1].upper()}{report['reason'][1:]}."),
+        commands=(f"python -m spine_ray.compare {study}", f"python -m spine_ray.report {study}"),
+    )
+
+
+def _row(desk: Desk, evidence: Evidence, trial: Trial, role: Role, places: dict[str, int]) -> BoardRow:
+    place = places.get(trial.trial_id)
+    low: float | None = None
+    high: float | None = None
+    loss, share = trial.log_loss, trial.accuracy
+    if place is not None:
+        low, high = bootstrap_interval(evidence.losses[place], evidence.groups, seed=desk.request.seed)
+        loss = float(evidence.losses[place].mean())
+    speeds = [epoch.train_images_s for epoch in trial.epochs]
+    return BoardRow(
+        tier=trial.started.tier,
+        backbone=trial.config.backbone,
+        family=trial.started.family,
+        resolution=trial.config.resolution,
+        freeze=trial.config.freeze,
+        trial_id=trial.trial_id,
+        role=role,
+        log_loss=loss if loss is not None and np.isfinite(loss) else None,
+        low=low,
+        high=high,
+        accuracy=share,
+        minutes=trial.seconds / 60,
+        train_images_s=float(np.median(speeds)) if speeds else None,
+        macs=trial.started.macs,
+        note=_note(desk, trial),
+    )
+
+
+def _note(desk: Desk, trial: Trial) -> str:
+    notes = []
+    tiers = [tier for space in desk.prepared.spaces for tier in space.tiers if tier.name == trial.started.tier]
+    if any(trial.config.backbone in tier.overrides for tier in tiers):
+        notes.append("recipe overridden")
+    if trial.ended is not None and trial.ended.status != "completed":
+        notes.append(f"{trial.ended.status} at epoch {trial.ended.step} of {trial.started.total_steps}")
+    return "; ".join(notes)
+
+
+def _loss(evidence: Evidence, places: dict[str, int], trial: Trial) -> float:
+    return float(evidence.losses[places[trial.trial_id]].mean())
+
+
+def _interval_of_pool(shipped: Shipped) -> tuple[float, float]:
+    evidence = shipped.evidence
+    pool = pooled_log_probs(shipped.ensemble, evidence.logits[list(shipped.ensemble.members)])
+    return bootstrap_interval(row_losses(pool, evidence.labels), evidence.groups, seed=0)
+
+
+def _final(result: dict[str, Any]) -> FinalResult:
+    low, high = result["log_loss_interval"]
+    accuracy_low, accuracy_high = result["accuracy_interval"]
+    return FinalResult(
+        artefact=result["artefact"],
+        rows=result["rows"],
+        log_loss=result["log_loss"],
+        low=low,
+        high=high,
+        accuracy=result["accuracy"],
+        accuracy_low=accuracy_low,
+        accuracy_high=accuracy_high,
+    )
+
+
+def _failures(desk: Desk) -> list[FailureRow]:
+    failed = [trial for trial in desk.trials.values() if trial.status == "failed" and trial.ended]
+    return [
+        FailureRow(trial_id=trial.trial_id, tier=trial.started.tier, reason=trial.ended.reason if trial.ended else "")
+        for trial in failed
+    ]
+
+
+def _facts(desk: Desk) -> dict[str, str]:
+    samples = desk.samples
+    return {
+        "data": desk.request.data or "digits, the built-in sample",
+        "rows": f"{len(samples.dev)} dev in {samples.num_folds} folds, {len(samples.test)} test",
+        "classes": str(len(samples.classes)),
+        "weights": desk.prepared.weights.source,
+        "seed": str(desk.request.seed),
+    }

@@ -1,0 +1,175 @@
+"""timm backbones: names, families, what can be built, and how a model is made for a trial."""
+
+import functools
+import importlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rapidfuzz import process
+from timm.models import get_pretrained_cfg, is_model
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_KIN = {
+    "mobilenetv3": "efficientnet",
+    "vision_transformer": "vit",
+    "vision_transformer_relpos": "vit",
+    "vision_transformer_hybrid": "vit",
+    "deit": "vit",
+    "beit": "vit",
+    "eva": "vit",
+    "cait": "vit",
+    "swin_transformer": "swin",
+    "swin_transformer_v2": "swin",
+    "swin_transformer_v2_cr": "swin",
+    "metaformer": "metaformer",
+    "maxxvit": "maxvit",
+    "resnetv2": "resnet",
+    "senet": "resnet",
+}
+"""Modules of timm whose models share a lineage; every other module is a family of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """What is known of a backbone at one resolution without any weights."""
+
+    params: int
+    """Parameters without a classifier for the task (with its head of `classes` outputs)."""
+    macs: int
+    """Multiply-accumulates of one forward pass of one image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Per-channel mean and standard deviation a backbone wants, of pixels in 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def check_name(backbone: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        ValueError: With near names.
+    """
+    arch, _, tag = backbone.partition(".")
+    if not is_model(arch):
+        near = [match[0] for match in process.extract(arch, timm.list_models(), limit=3)]
+        raise ValueError(f"unknown backbone {backbone!r}: timm has no such model (near: {', '.join(near)})")
+    if tag and get_pretrained_cfg(backbone, allow_unregistered=False) is None:
+        tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{arch}.*")]
+        raise ValueError(f"unknown weights {tag!r} of {arch} (there are: {', '.join(tags) or 'none'})")
+
+
+def family_of(backbone: str) -> str:
+    """Return the design lineage of a backbone."""
+    module = timm.model_entrypoint(backbone.partition(".")[0]).__module__.rpartition(".")[2]
+    return _KIN.get(module, module)
+
+
+def licence_of(backbone: str) -> str:
+    """Return the licence of the backbone's pretrained weights as timm records it, or `unknown`."""
+    config = get_pretrained_cfg(backbone)
+    return (config.license if config else None) or "unknown"
+
+
+def normalisation_of(backbone: str) -> Normalisation:
+    """Return the pixel statistics the backbone was made for."""
+    config = get_pretrained_cfg(backbone)
+    mean = config.mean if config else (0.485, 0.456, 0.406)
+    std = config.std if config else (0.229, 0.224, 0.225)
+    return Normalisation((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def make_model(
+    backbone: str,
+    resolution: int,
+    classes: int,
+    *,
+    drop_path: float = 0.0,
+    weights: Path | None = None,
+) -> nn.Module:
+    """Build a backbone with a fresh classifier.
+
+    Args:
+        backbone: timm model name.
+        resolution: Side of the square input, px.
+        classes: Outputs of the classifier.
+        drop_path: Stochastic depth rate of the deepest block.
+        weights: A safetensors file for everything but the classifier; None = random initialisation.
+
+    Raises:
+        ValueError: If the model cannot be built at this resolution, or the file does not fit it.
+    """
+    options: dict[str, Any] = {}
+    if _takes_image_size(backbone):
+        options["img_size"] = resolution
+    if drop_path > 0.0:
+        options["drop_path_rate"] = drop_path
+    if weights is not None:
+        # num_classes 0 says that the file's own classifier, if any, is of another task.
+        options |= {
+            "pretrained": True,
+            "pretrained_cfg_overlay": {"file": str(weights), "num_classes": 0, "source": ""},
+        }
+    try:
+        model: nn.Module = timm.create_model(backbone, num_classes=classes, **options)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        origin = f" from {weights}" if weights else ""
+        raise ValueError(f"{backbone} at {resolution} px cannot be built{origin}: {first_line(error)}") from error
+    return model
+
+
+@functools.lru_cache(maxsize=512)
+def facts(backbone: str, resolution: int, classes: int) -> BackboneFacts:
+    """Build the model on the meta device, run it there, and count.
+
+    Raises:
+        ValueError: If it cannot be built or run at this resolution.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # timm talks of weights it cannot initialise on meta
+        model = make_model(backbone, resolution, classes).eval()
+        counter = FlopCounterMode(display=False)
+        try:
+            with counter, torch.no_grad():
+                shape = tuple(model(torch.empty(1, 3, resolution, resolution)).shape)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(f"{backbone} does not run at {resolution} px: {first_line(error)}") from error
+    if shape != (1, classes):
+        raise ValueError(f"{backbone} at {resolution} px gives {shape}, not {(1, classes)}")
+    return BackboneFacts(sum(each.numel() for each in model.parameters()), counter.get_total_flops() // 2)
+
+
+def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """Turn uint8 (images, 3, height, width) into the floats a backbone wants."""
+    mean = torch.tensor(normalisation.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(normalisation.std, device=images.device).view(1, 3, 1, 1)
+    return (images.float() / 255.0 - mean) / std
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _takes_image_size(backbone: str) -> bool:
+    """Whether the model is built for one input size: timm says so in its configuration."""
+    config = get_pretrained_cfg(backbone)
+    if config is not None and config.fixed_input_size:
+        return True
+    module = importlib.import_module(timm.model_entrypoint(backbone.partition(".")[0]).__module__)
+    return module.__name__.rpartition(".")[2] in {
+        "vision_transformer",
+        "deit",
+        "beit",
+        "eva",
+        "swin_transformer",
+    }

@@ -1,0 +1,67 @@
+"""Freeze depth: one scale for all families, through the block order that timm's `group_matcher` gives."""
+
+import warnings
+
+import torch
+from timm.models import group_parameters
+from torch import nn
+
+from spine_ray.core.backbone import make_model
+
+
+def depth_groups(model: nn.Module) -> list[list[str]]:
+    """Return the backbone's parameter names in groups by depth: stem first, then block after block.
+
+    The classifier is in none of them.
+    """
+    matcher = model.group_matcher(coarse=False)  # type: ignore[operator]
+    head = set(classifier_names(model))
+    groups = group_parameters(model, matcher)
+    ordered = [[name for name in groups[depth] if name not in head] for depth in sorted(groups)]
+    return [names for names in ordered if names]
+
+
+def classifier_names(model: nn.Module) -> list[str]:
+    """Return the names of the classifier's parameters."""
+    classifier = model.get_classifier()  # type: ignore[operator]
+    heads = classifier if isinstance(classifier, tuple) else (classifier,)
+    owned = {id(parameter) for head in heads for parameter in head.parameters()}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in owned]
+
+
+def snap(freeze: float, blocks: int) -> int:
+    """Return how many of a backbone's depth groups a freeze depth freezes: the nearest block boundary."""
+    return int(freeze * blocks + 0.5)
+
+
+def freeze_backbone(model: nn.Module, freeze: float) -> frozenset[str]:
+    """Stop gradients of the first `freeze` share of the depth and return the names of what is frozen."""
+    groups = depth_groups(model)
+    frozen = frozenset(name for names in groups[: snap(freeze, len(groups))] for name in names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return frozen
+
+
+def train_mode(model: nn.Module) -> None:
+    """Put the model into training mode, but whatever is wholly frozen into eval mode.
+
+    Frozen batch-norm keeps its running statistics, and frozen dropout and drop-path let everything through, so a
+    frozen prefix is one function of the image.
+    """
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def frozen_share(backbone: str, resolution: int, freeze: float) -> float:
+    """Return the share of the backbone's parameters (without classifier) that a freeze depth freezes."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model = make_model(backbone, resolution, 2)
+    frozen = freeze_backbone(model, freeze)
+    head = set(classifier_names(model))
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name not in head}
+    return sum(sizes[name] for name in frozen) / sum(sizes.values())

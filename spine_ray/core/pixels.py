@@ -1,0 +1,132 @@
+"""Every picture decoded once into one memory-mapped file, shared by all trials through the page cache.
+
+A pixel file is a folder with `pixels.bin` (uint8, height x width x 3, picture after picture) and `index.npz`. It is
+built under a temporary name and renamed, so a reader never sees half of one.
+"""
+
+import hashlib
+import io
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+from PIL import Image, ImageOps
+
+CROP_ROOM = 1.3
+"""Stored short side in units of the largest resolution: a crop is scaled down, never up from a shrunk picture."""
+_FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFile:
+    """The decoded pictures of a study at one stored size."""
+
+    folder: Path
+    offsets: npt.NDArray[np.int64]
+    """(images,) first byte of each picture."""
+    heights: npt.NDArray[np.int64]
+    widths: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.uint8]
+    """All bytes, memory-mapped."""
+
+    def picture(self, row: int) -> npt.NDArray[np.uint8]:
+        """Return one picture as (height, width, 3) without copying."""
+        height, width = int(self.heights[row]), int(self.widths[row])
+        start = int(self.offsets[row])
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def cache_folder() -> Path:
+    """Return where derived files live: `$SPINE_RAY_CACHE`, else `~/.cache/spine_ray`."""
+    return Path(os.environ.get("SPINE_RAY_CACHE", Path.home() / ".cache" / "spine_ray"))
+
+
+def short_side(resolution: int) -> int:
+    """Return the stored short side that serves a largest resolution, px."""
+    return math.ceil(resolution * CROP_ROOM)
+
+
+def open_pixels(folder: Path) -> PixelFile:
+    """Open a finished pixel file.
+
+    Raises:
+        ValueError: If the file is not whole.
+    """
+    with np.load(folder / "index.npz") as index:
+        offsets, heights, widths = index["offsets"], index["heights"], index["widths"]
+    size = int((heights * widths * 3).sum())
+    path = folder / "pixels.bin"
+    if path.stat().st_size != size:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, not {size}: delete the folder to rebuild it")
+    return PixelFile(folder, offsets, heights, widths, np.memmap(path, np.uint8, mode="r", shape=(size,)))
+
+
+def build_pixels(
+    read: Callable[[int], bytes],
+    content: Sequence[str],
+    side: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Decode all pictures at a stored short side, unless that file exists, and return its folder.
+
+    Args:
+        read: Returns the encoded bytes of a row; called from several threads.
+        content: One name a row that changes when its picture does: the key of the cache.
+        side: Stored short side, px.
+        progress: Called with rows done and rows in all.
+    """
+    key = hashlib.sha256("\n".join([_FORMAT, str(side), *content]).encode()).hexdigest()[:24]
+    folder = cache_folder() / "pixels" / key
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            building = folder.with_name(f"{key}.{os.getpid()}.part")
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            _write(building, (lambda row: decode(read(row), side)), len(content), progress)
+            building.rename(folder)
+    return folder
+
+
+def decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
+    """Decode one picture to RGB with its short side scaled to `side` px, EXIF rotation applied.
+
+    Returns:
+        (height, width, 3).
+    """
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.draft("RGB", (side, side))
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    scale = side / min(picture.size)
+    size = (max(side, round(picture.width * scale)), max(side, round(picture.height * scale)))
+    if size != picture.size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def _write(
+    folder: Path,
+    load: Callable[[int], npt.NDArray[np.uint8]],
+    rows: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    heights, widths = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    with (folder / "pixels.bin").open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, rows, 256):
+            batch: Iterable[npt.NDArray[np.uint8]] = pool.map(load, range(start, min(rows, start + 256)))
+            for row, picture in enumerate(batch, start):
+                heights[row], widths[row] = picture.shape[:2]
+                file.write(picture.tobytes())
+            if progress is not None:
+                progress(min(rows, start + 256), rows)
+    sizes = heights * widths * 3
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    np.savez(folder / "index.npz", offsets=offsets, heights=heights, widths=widths)

@@ -1,0 +1,49 @@
+"""The optimizer and its learning rate: AdamW, linear warm-up, cosine decay to zero, per step."""
+
+import math
+
+import torch
+from torch import nn
+
+from spine_ray.core.freeze import classifier_names
+from spine_ray.space.config import Recipe
+
+
+def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
+    """Return the learning rate of a step in units of its peak.
+
+    Linear from 1/w to 1 over the first w = warmup_share * steps steps, then half a cosine to 0 after the last step.
+
+    Args:
+        step: Steps done before this one, from 0.
+        steps: Steps in all.
+        warmup_share: Share of the steps that warm up.
+    """
+    warmup = round(warmup_share * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+    """Return AdamW over what is not frozen, in four groups: backbone or head, with or without weight decay.
+
+    Biases and norms (one axis or none) are not decayed. Each group carries its peak learning rate as `peak`.
+    """
+    head = set(classifier_names(model))
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name in head, parameter.ndim > 1), []).append(parameter)
+    options = []
+    for (is_head, decays), parameters in groups.items():
+        peak = recipe.lr * (recipe.head_lr_factor if is_head else 1.0)
+        decay = recipe.weight_decay if decays else 0.0
+        options.append({"params": parameters, "lr": peak, "peak": peak, "weight_decay": decay})
+    return torch.optim.AdamW(options, fused=device.type in ("cpu", "cuda"))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Scale every group's learning rate to `factor` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor

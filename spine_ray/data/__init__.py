@@ -1,0 +1,1 @@
+"""The user's pictures: sources, folds and the first audit. Knows nothing of models."""

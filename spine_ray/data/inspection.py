@@ -1,0 +1,114 @@
+"""The one pass over the bytes: names every picture by its content and tries to decode it."""
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from spine_ray.data.rows import Source
+
+BATCH_ROWS = 4096
+MAX_THREADS = 16
+NO_BYTES = "no bytes"
+NOT_OPENED = "the file is missing or may not be read"
+NOT_A_PICTURE = "not a picture of a known kind"
+DAMAGED = "truncated or damaged"
+TOO_LARGE = "too many pixels to decode safely"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What one look at a row's bytes told."""
+
+    digest: str
+    """First 16 hex digits of the SHA-256 of the bytes."""
+    size: tuple[int, int] = (0, 0)
+    """(width, height), px; zeros if it cannot be decoded."""
+    problem: str | None = None
+    """Why it cannot be decoded; None if it can."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """A source whose every row was read and decoded once; the looks are in the order of its rows."""
+
+    source: Source
+    looks: tuple[Look, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse looks that do not belong to the source."""
+        if len(self.looks) != len(self.source.rows):
+            raise ValueError(f"an inspection of {len(self.source.rows)} rows has {len(self.looks)} looks")
+
+    @property
+    def readable(self) -> tuple[int, ...]:
+        """Row indices of the pictures that can be decoded, ascending."""
+        return tuple(index for index, look in enumerate(self.looks) if look.problem is None)
+
+
+def inspect_source(source: Source) -> Inspection:
+    """Read and decode every row of the source once, several at a time.
+
+    A picture that cannot be decoded, or a single file that cannot be opened, becomes a look with its problem. A storage
+    that fails in other ways raises: what a passing fault hides must not shrink the data.
+
+    Raises:
+        OSError: If the storage fails.
+    """
+    with warnings.catch_warnings():
+        # Set once around all threads, because the filters belong to the process. Oversized pictures become problems;
+        # whatever else Pillow remarks about a picture that it can decode is not said here.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Inspection(source=source, looks=tuple(_looks(source)))
+
+
+def _looks(source: Source) -> Iterator[Look]:
+    num_threads = min(MAX_THREADS, 2 * (os.cpu_count() or 1))
+    with ThreadPoolExecutor(num_threads) as pool:
+        # In batches, because the pool would hold a future for every row at once.
+        for start in range(0, len(source.rows), BATCH_ROWS):
+            batch = range(start, min(start + BATCH_ROWS, len(source.rows)))
+            yield from pool.map(lambda index: _look(source, index), batch)
+
+
+def _look(source: Source, index: int) -> Look:
+    try:
+        content = source.read(index)
+    except (FileNotFoundError, PermissionError):
+        return Look(digest=_digest(b""), problem=NOT_OPENED)
+    digest = _digest(content)
+    if not content:
+        return Look(digest=digest, problem=NO_BYTES)
+    try:
+        return Look(digest=digest, size=_decode(content))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return Look(digest=digest, problem=TOO_LARGE)
+    except UnidentifiedImageError:
+        return Look(digest=digest, problem=NOT_A_PICTURE)
+    except Exception:
+        # Pillow's decoders answer broken bytes with errors of many kinds, SyntaxError and struct.error among them.
+        return Look(digest=digest, problem=DAMAGED)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _decode(content: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.verify()
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        return picture.size
+
+
+def short_sides(inspection: Inspection) -> np.ndarray:
+    """Return the short side of every readable picture, (readable,) int64, px."""
+    return np.array([min(inspection.looks[index].size) for index in inspection.readable], dtype=np.int64)

@@ -1,0 +1,5 @@
+"""Calibration, pools and the greedy selector on OOF logits. Knows numpy and scipy, nothing of disks or models."""
+
+from spine_ray.ensemble.selection import Ensemble, select
+
+__all__ = ["Ensemble", "select"]

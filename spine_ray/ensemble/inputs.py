@@ -1,0 +1,135 @@
+"""The checks a selection makes once, and its inputs in the form the rest relies on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spine_ray.ensemble.choose import Candidates
+from spine_ray.ensemble.greedy import Rules, Traits
+
+POOL_CHOICES = ("auto", "log", "prob")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """Checked inputs; the candidates are only those that may be chosen."""
+
+    candidates: Candidates
+    folds: NDArray[np.int64] | None
+    """(samples,), codes from 0."""
+    kept: tuple[int, ...]
+    """The caller's index of each candidate."""
+
+
+def check_inputs(  # noqa: PLR0913 - the arguments of `select`, gathered
+    *,
+    logits: NDArray[np.float32],
+    labels: ArrayLike,
+    folds: ArrayLike | None,
+    groups: ArrayLike | None,
+    pool: str,
+    pinned: Sequence[int],
+    banned: Sequence[int],
+    traits: Traits,
+    rules: Rules,
+) -> Inputs:
+    """Check what `select` was given and leave out the candidates that bans and `max_cost` exclude.
+
+    Raises:
+        ValueError: As `select` says.
+    """
+    if pool not in POOL_CHOICES:
+        raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOL_CHOICES)}")
+    blocks = _checked_logits(logits)
+    truth = _checked_labels(labels, blocks)
+    _check_traits(traits, len(blocks))
+    _check_limits(rules)
+    kept = _allowed(traits, rules, pinned, banned)
+    place = {index: position for position, index in enumerate(kept)}
+    rows = len(truth)
+    fold_codes = None if folds is None else _codes(folds, rows, "folds")
+    if fold_codes is not None and fold_codes.max() == 0:
+        raise ValueError("folds must have at least two different values, or be None")
+    candidates = Candidates(
+        logits=blocks if len(kept) == len(blocks) else blocks[list(kept)],
+        labels=truth,
+        groups=np.arange(rows) if groups is None else _codes(groups, rows, "groups"),
+        traits=traits.taken(kept),
+        rules=replace(rules, pinned=tuple(place[pin] for pin in dict.fromkeys(pinned))),
+    )
+    return Inputs(candidates=candidates, folds=fold_codes, kept=kept)
+
+
+def _checked_logits(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    blocks = np.asarray(logits)
+    if blocks.ndim != 3 or min(blocks.shape) < 1 or blocks.shape[1] < 2 or blocks.shape[2] < 2:
+        raise ValueError(
+            f"logits must be (members, samples, classes) with at least 2 samples and classes, not {blocks.shape}"
+        )
+    for index, block in enumerate(blocks):
+        if not np.isfinite(block).all():
+            raise ValueError(f"the logits of member {index} are not all finite")
+    return blocks
+
+
+def _checked_labels(labels: ArrayLike, blocks: NDArray[np.float32]) -> NDArray[np.int64]:
+    truth = np.asarray(labels)
+    _, rows, classes = blocks.shape
+    if truth.shape != (rows,) or not np.issubdtype(truth.dtype, np.integer):
+        raise ValueError(f"labels must be one whole number a row: {rows} rows, labels {truth.shape} {truth.dtype}")
+    if truth.min() < 0 or truth.max() >= classes:
+        raise ValueError(f"labels must be 0 to {classes - 1}, not {truth.min()} to {truth.max()}")
+    return truth.astype(np.int64)
+
+
+def _codes(values: ArrayLike, rows: int, name: str) -> NDArray[np.int64]:
+    entries = np.asarray(values)
+    if entries.shape != (rows,):
+        raise ValueError(f"{name} must have one entry a row: {rows} rows, {name} {entries.shape}")
+    return np.unique(entries, return_inverse=True)[1].astype(np.int64)
+
+
+def _check_traits(traits: Traits, members: int) -> None:
+    given = {"families": traits.families, "resolutions": traits.resolutions, "costs": traits.costs}
+    for name, entries in given.items():
+        if len(entries) != members:
+            raise ValueError(f"{name} must have one entry a member: {members} members, {len(entries)} {name}")
+    for index, cost in enumerate(traits.costs):
+        if not math.isfinite(cost) or cost < 0:
+            raise ValueError(f"costs must be at least 0, not {cost} (member {index})")
+
+
+def _check_limits(rules: Rules) -> None:
+    if rules.max_members < 1:
+        raise ValueError(f"max_members must be at least 1, not {rules.max_members}")
+    if not math.isfinite(rules.price) or rules.price < 0:
+        raise ValueError(f"price must be at least 0, not {rules.price}")
+
+
+def _allowed(traits: Traits, rules: Rules, pinned: Sequence[int], banned: Sequence[int]) -> tuple[int, ...]:
+    """Return the candidates that may be chosen, after checking that the wishes can be met."""
+    members = len(traits.costs)
+    for name, indices in (("pinned", pinned), ("banned", banned)):
+        wrong = [index for index in indices if not 0 <= index < members]
+        if wrong:
+            raise ValueError(f"{name} must be members 0 to {members - 1}, not {wrong[0]}")
+    both = sorted(set(pinned) & set(banned))
+    if both:
+        raise ValueError(f"member {both[0]} is pinned and banned at once")
+    free = [index for index in range(members) if index not in set(banned)]
+    if not free:
+        raise ValueError(f"all {members} members are banned")
+    if len(set(pinned)) > rules.max_members:
+        raise ValueError(f"{len(set(pinned))} members are pinned, but max_members is {rules.max_members}")
+    if rules.max_cost is None:
+        return tuple(free)
+    cheapest = min(traits.costs[index] for index in free)
+    if rules.max_cost < cheapest:
+        raise ValueError(f"max_cost {rules.max_cost:g} is below the cheapest member's cost of {cheapest:g}")
+    needed = math.fsum(traits.costs[index] for index in set(pinned))
+    if rules.max_cost < needed:
+        raise ValueError(f"max_cost {rules.max_cost:g} is below the pinned members' cost of {needed:g}")
+    return tuple(index for index in free if traits.costs[index] <= rules.max_cost)

@@ -1,0 +1,114 @@
+"""Scores of log-probabilities against labels, and the interval of a mean when rows come in groups."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def row_losses(log_probs: NDArray[np.float64], labels: ArrayLike) -> NDArray[np.float64]:
+    """Return the log-loss of each row, (samples,), nats; lower is better. `log_probs` is (samples, classes)."""
+    index = np.asarray(labels)
+    losses: NDArray[np.float64] = -log_probs[np.arange(len(index)), index]
+    return losses
+
+
+def log_loss(log_probs: NDArray[np.float64], labels: ArrayLike) -> float:
+    """Return the mean log-loss, nats; lower is better. `log_probs` is (samples, classes)."""
+    return float(row_losses(log_probs, labels).mean())
+
+
+def accuracy(log_probs: NDArray[np.float64], labels: ArrayLike) -> float:
+    """Return the share of rows whose likeliest class is the label; higher is better."""
+    return float((np.argmax(log_probs, axis=1) == np.asarray(labels)).mean())
+
+
+def balanced_accuracy(log_probs: NDArray[np.float64], labels: ArrayLike) -> float:
+    """Return the mean recall of the classes that have rows; higher is better."""
+    hits, actual, _ = _counts(log_probs, labels)
+    present = actual > 0
+    return float((hits[present] / actual[present]).mean())
+
+
+def macro_f1(log_probs: NDArray[np.float64], labels: ArrayLike) -> float:
+    """Return the mean F1 of the classes that have rows or are predicted; higher is better."""
+    hits, actual, predicted = _counts(log_probs, labels)
+    total = actual + predicted
+    present = total > 0
+    return float((2.0 * hits[present] / total[present]).mean())
+
+
+def expected_calibration_error(log_probs: NDArray[np.float64], labels: ArrayLike, *, bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy over equally wide bins of confidence; lower is better.
+
+    The top-label form of Guo et al. 2017 (arXiv 1706.04599), bins closed on the right.
+    """
+    confidence = np.exp(np.max(log_probs, axis=1))
+    is_right = np.argmax(log_probs, axis=1) == np.asarray(labels)
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(place, weights=is_right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def bootstrap_interval(
+    values: ArrayLike, groups: ArrayLike | None, *, seed: int, level: float = 0.95, draws: int = 1000
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean of `values`, resampling whole groups.
+
+    Args:
+        values: (samples,).
+        groups: (samples,), rows with equal entries stay together; None if every row stands for itself.
+        seed: Seed of the resampling.
+        level: Coverage, between 0 and 1.
+        draws: Number of resamples.
+
+    Raises:
+        ValueError: If the shapes differ or there are fewer than two groups.
+    """
+    sums, sizes = group_sums(np.asarray(values, dtype=np.float64)[None, :], groups)
+    count = len(sizes)
+    if count < 2:
+        raise ValueError(f"an interval needs at least 2 groups of rows, not {count}")
+    generator = np.random.default_rng(seed)
+    batch = max(1, 2**20 // count)
+    means = []
+    for start in range(0, draws, batch):
+        drawn = generator.integers(0, count, size=(min(batch, draws - start), count), dtype=np.int32)
+        means.append(sums[0][drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
+
+
+def group_sums(
+    values: NDArray[np.float64], groups: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum (series, samples) over groups of samples.
+
+    Returns:
+        The sums, (series, groups), and the number of rows of each group, (groups,).
+
+    Raises:
+        ValueError: If there is not one group a sample.
+    """
+    samples = values.shape[1]
+    if groups is None:
+        return values, np.ones(samples)
+    if np.shape(groups) != (samples,):
+        raise ValueError(f"groups must have one entry a row: {samples} rows, groups {np.shape(groups)}")
+    _, codes, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    sums = np.empty((len(values), len(sizes)))
+    for series, row in zip(values, sums, strict=True):
+        row[:] = np.bincount(codes, weights=series, minlength=len(sizes))
+    return sums, sizes.astype(np.float64)
+
+
+def _counts(
+    log_probs: NDArray[np.float64], labels: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return per class: rows predicted rightly, rows, rows predicted as it."""
+    truth = np.asarray(labels)
+    predicted = np.argmax(log_probs, axis=1)
+    classes = np.shape(log_probs)[1]
+    return (
+        np.bincount(truth[predicted == truth], minlength=classes),
+        np.bincount(truth, minlength=classes),
+        np.bincount(predicted, minlength=classes),
+    )

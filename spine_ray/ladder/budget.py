@@ -1,0 +1,142 @@
+"""What a trial will cost in seconds, and whether there is still time for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spine_ray.space.config import TrialConfig
+from spine_ray.study.tables import Cost
+from spine_ray.study.trials import Trial
+
+SHIP_SHARE = 0.2
+"""Share of the budget kept for the refits of the members, the test split and the report."""
+_SLACK = 1.15
+"""Predictions are stretched by this: workers slow each other down."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldSizes:
+    """How many rows a fold trains on and holds out, on average, and how many folds there are."""
+
+    train: float
+    held_out: float
+    folds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Predicts trials from measured costs.
+
+    Args:
+        costs: Measured, by (backbone, resolution, freeze).
+        sizes: The folds.
+        stretch: Actual seconds over predicted ones, as seen so far; at least the customary slack.
+    """
+
+    costs: Mapping[tuple[str, int, float], Cost]
+    sizes: FoldSizes
+    stretch: float = _SLACK
+
+    def seconds(self, config: TrialConfig) -> float | None:
+        """Return the predicted wall time of a trial on one worker, s; None where nothing was measured.
+
+        A resolution that was not measured is scaled by its pixels; a freeze depth that was not takes what is known of
+        the same backbone with less frozen, which is more.
+        """
+        known = [cost for cost in self.costs.values() if cost.backbone == config.backbone]
+        if not known:
+            return None
+        best = min(known, key=lambda cost: (abs(cost.resolution - config.resolution), abs(cost.freeze - config.freeze)))
+        pixels = (config.resolution / best.resolution) ** 2
+        epoch = self.sizes.train / best.train_images_s + self.sizes.held_out / best.infer_images_s
+        return epoch * pixels * config.recipe.epochs * self.sizes.folds * self.stretch
+
+
+def observed_stretch(trials: Sequence[Trial], forecast: Forecast) -> float:
+    """Return the median of actual over predicted seconds of completed trials, never below the customary slack."""
+    plain = Forecast(forecast.costs, forecast.sizes, 1.0)
+    ratios = [
+        trial.seconds / predicted
+        for trial in trials
+        if trial.is_completed and (predicted := plain.seconds(trial.config))
+    ]
+    return max(_SLACK, float(np.median(ratios))) if ratios else _SLACK
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """The wall time of a search."""
+
+    began: float
+    """Seconds since 1970."""
+    seconds: float | None
+    """None for no limit."""
+
+    @property
+    def training_ends(self) -> float | None:
+        """When nothing may train any more but the refits, in seconds since 1970."""
+        return None if self.seconds is None else self.began + self.seconds * (1.0 - SHIP_SHARE)
+
+    def share_ends(self, tier: int, tiers: int) -> float | None:
+        """Return when a tier may begin nothing but start recipes: the first tier has half the share of the others."""
+        if self.seconds is None:
+            return None
+        share = (2 * (tier + 1) - 1) / (2 * tiers - 1)
+        return self.began + self.seconds * (1.0 - SHIP_SHARE) * share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admission:
+    """Decides whether a configuration may begin.
+
+    A start recipe may begin while it leaves room for the cheapest start of every later tier; the first of a tier while
+    it ends in time at all; anything else while it ends within its tier's share.
+    """
+
+    budget: Budget
+    tier: int
+    tiers: int
+    reserve: float
+    """Seconds that the cheapest starts of the later tiers need."""
+    starts: frozenset[str]
+    """Trial ids of this tier's start recipes."""
+    first: str
+    """Trial id of the tier's cheapest start recipe."""
+
+    def refusal(self, config: TrialConfig, predicted: float | None, now: float) -> str | None:
+        """Return why the configuration may not begin, or None."""
+        ends, share_ends = self.budget.training_ends, self.budget.share_ends(self.tier, self.tiers)
+        if ends is None or share_ends is None or predicted is None:
+            return None
+        if config.trial_id == self.first:
+            limit, what = ends, "the time for training"
+        elif config.trial_id in self.starts:
+            limit, what = max(share_ends, ends - self.reserve), "the time before the later tiers"
+        else:
+            limit, what = share_ends, "its tier's share of the budget"
+        left = limit - now
+        if predicted <= left:
+            return None
+        return f"needs about {predicted:.0f} s, and {what} has {max(0.0, left):.0f} s left"
+
+
+def order_starts(
+    starts: Sequence[TrialConfig], families: Mapping[str, str], seconds: Mapping[str, float], macs: Mapping[str, int]
+) -> tuple[TrialConfig, ...]:
+    """Order start recipes: cheapest first, every family once before any family twice; ties fall by MACs.
+
+    Args:
+        starts: The tier's start recipes.
+        families: By backbone.
+        seconds: Predicted, by trial id; missing where nothing was measured.
+        macs: By trial id.
+    """
+    cheapest = sorted(starts, key=lambda each: (seconds.get(each.trial_id, 0.0), macs[each.trial_id], each.trial_id))
+    turn: dict[str, int] = {}
+    ranked = []
+    for place, config in enumerate(cheapest):
+        family = families[config.backbone]
+        ranked.append((turn.get(family, 0), place, config))
+        turn[family] = turn.get(family, 0) + 1
+    return tuple(config for _, _, config in sorted(ranked, key=lambda each: each[:2]))

@@ -1,0 +1,61 @@
+"""What completed trials say, side by side on the same rows: the matter of gates, board and ensemble."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spine_ray.data.samples import Samples
+from spine_ray.ensemble.calibrate import fit_temperature, log_probs
+from spine_ray.ensemble.metrics import row_losses
+from spine_ray.study.oof import read_oof
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.trials import Trial
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """OOF logits of completed trials on a study's dev rows."""
+
+    trials: tuple[Trial, ...]
+    logits: npt.NDArray[np.float32]
+    """(trials, dev rows, classes)."""
+    losses: npt.NDArray[np.float64]
+    """(trials, dev rows) log-loss of each row after the trial's own temperature, nats."""
+    labels: npt.NDArray[np.int64]
+    folds: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+
+    def of_tier(self, tier: str) -> npt.NDArray[np.int64]:
+        """Return the places of one tier's trials."""
+        return np.array([place for place, trial in enumerate(self.trials) if trial.started.tier == tier], np.int64)
+
+    def best(self, places: Sequence[int] | npt.NDArray[np.int64]) -> int:
+        """Return the place with the lowest OOF log-loss."""
+        return int(min(places, key=lambda place: (float(self.losses[place].mean()), int(place))))
+
+    def calibrated(self, place: int) -> npt.NDArray[np.float64]:
+        """Return a trial's calibrated log-probabilities, (dev rows, classes)."""
+        logits = self.logits[place]
+        return log_probs(logits, fit_temperature(logits, self.labels))
+
+
+def gather(paths: StudyPaths, samples: Samples, trials: Mapping[str, Trial]) -> Evidence:
+    """Read the OOF logits of every completed trial."""
+    completed = tuple(trial for trial in trials.values() if trial.is_completed)
+    labels = samples.labels[samples.dev]
+    shape = (len(completed), len(labels), len(samples.classes))
+    logits = np.zeros(shape, np.float32)
+    losses = np.zeros(shape[:2])
+    for place, trial in enumerate(completed):
+        logits[place] = read_oof(paths, trial.trial_id, samples)
+        losses[place] = row_losses(log_probs(logits[place], fit_temperature(logits[place], labels)), labels)
+    return Evidence(
+        trials=completed,
+        logits=logits,
+        losses=losses,
+        labels=labels,
+        folds=samples.folds[samples.dev].astype(np.int64),
+        groups=samples.groups[samples.dev],
+    )

@@ -1,0 +1,66 @@
+"""`python -m spine_ray.search`: climb the ladder on a data set and answer with evidence."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, print; return the exit code: 0 done, 2 bad input, 3 stopped by a gate, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = _parser().parse_args(words)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers are what uses the other cores
+    console = Console(soft_wrap=True)
+    # Imported here, so that --help and wrong words are answered without waiting for torch.
+    from spine_ray.climb.request import StoppedByGate
+    from spine_ray.climb.search import run_search
+    from spine_ray.climb.words import search_request
+    from spine_ray.data.sources import open_source
+    from spine_ray.show.live import make_progress
+    from spine_ray.show.terminal import print_page
+
+    progress = make_progress(console)
+    try:
+        source = open_source(given.data)
+        request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}")
+        page = run_search(request, source, progress)
+    except ValueError as error:
+        progress.close()
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        return 2
+    except StoppedByGate as stop:
+        progress.close()
+        console.print(f"stopped: {stop}", markup=False, highlight=False)
+        return 3
+    except KeyboardInterrupt:
+        progress.close()
+        console.print("interrupted; the same command again goes on from here", markup=False)
+        return 130
+    print_page(console, page)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m spine_ray.search", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--space", action="append", required=True, metavar="NAME_OR_FILE", help="repeat for a queue")
+    parser.add_argument("--data", help="folder of class folders, CSV or Parquet; default: the built-in sample digits")
+    parser.add_argument("--study", type=Path, help="folder of the study; default: studies/SPACE-DATA")
+    parser.add_argument("--budget", help="wall time, such as 30m")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the space")
+    parser.add_argument("--weights", help="auto, pretrained, random, or a folder of safetensors")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, help="trials at once; default: what the machine holds")
+    parser.add_argument("--address", help="a running Ray cluster")
+    parser.add_argument("--tracking", help="MLflow tracking URI; default: a database in the study")
+    parser.add_argument("--open-test", action="store_true", help="look at the test split again")
+    parser.add_argument("--resume", action="store_true", help="refuse to begin a new study")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

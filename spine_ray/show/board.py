@@ -1,0 +1,305 @@
+"""The board of a study: the values that are shown, and how a terminal shows them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from spine_ray.ladder.gates import GateDecision
+from spine_ray.show.words import (
+    change_text,
+    count_text,
+    freeze_text,
+    interval_text,
+    loss_text,
+    minutes_text,
+    name_text,
+    number_text,
+    share_text,
+    times_text,
+)
+
+Role = Literal["start", "best"]
+ROLE_TITLE: dict[Role, str] = {
+    "start": "Every backbone at its start recipe",
+    "best": "The best found",
+}
+VERDICT_STYLE = {"climb": "green", "again": "cyan", "climb_frozen_first": "cyan", "stop": "yellow"}
+MAX_SENTENCES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoardRow:
+    """One trial on the board. Losses are OOF; lower is better."""
+
+    tier: str
+    backbone: str
+    family: str
+    resolution: int
+    freeze: float
+    trial_id: str
+    role: Role
+    log_loss: float | None
+    low: float | None
+    """Lower end of the interval of the log-loss."""
+    high: float | None
+    accuracy: float | None
+    minutes: float
+    """Measured time of training and scoring, min."""
+    train_images_s: float | None
+    macs: int
+    note: str = ""
+    """What a reader must know, such as `within noise of X`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberRow:
+    """One member's part in the ensemble. Losses are OOF after calibration; lower is better."""
+
+    trial_id: str
+    backbone: str
+    family: str
+    weight: float
+    """Share in the pool; all members' shares sum to 1."""
+    temperature: float
+    log_loss: float
+    """The member's own."""
+    rise: float
+    """By how much the ensemble's log-loss rises without the member."""
+    disagreement: float
+    """Mean KL divergence to the pool, nats."""
+    cost_ms: float | None
+    """Measured inference time of one image in what ships, ms."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleBoard:
+    """The chosen ensemble, or the single trial that none could beat."""
+
+    pool: str
+    """How the members are combined."""
+    log_loss: float
+    low: float
+    high: float
+    accuracy: float
+    single: str
+    """Trial id of the best single."""
+    gain: float
+    """Cross-fitted log-loss of the best single minus the ensemble's; above 0 is better."""
+    gain_low: float
+    gain_high: float
+    cost_ms: float | None
+    """Measured inference time of one image of the shipped set, ms."""
+    members: tuple[MemberRow, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse an ensemble without members."""
+        if not self.members:
+            raise ValueError("an ensemble must have at least one member")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinalResult:
+    """What one artefact says on the test split."""
+
+    artefact: str
+    """What was measured, such as `ensemble of 3 members, refitted`."""
+    rows: int
+    log_loss: float
+    low: float
+    high: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinalBoard:
+    """The results on the test split and how often it was opened."""
+
+    results: tuple[FinalResult, ...]
+    opened: int
+
+    def __post_init__(self) -> None:
+        """Refuse results of a split that was never opened."""
+        if self.results and self.opened < 1:
+            raise ValueError(f"results of a test split that was opened {self.opened} times")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailureRow:
+    """A trial that failed, and why."""
+
+    trial_id: str
+    tier: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the search found, in at most three sentences, and what to do next."""
+
+    sentences: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse none, or too many to be an answer."""
+        if not 1 <= len(self.sentences) <= MAX_SENTENCES:
+            raise ValueError(f"an answer has 1 to {MAX_SENTENCES} sentences, not {len(self.sentences)}")
+
+
+def board_table(rows: Sequence[BoardRow]) -> RenderableType:
+    """Draw the board: start recipes first, then the best; lowest log-loss first in each; notes below.
+
+    100 columns wide at most. `trial` is the end of the trial id.
+    """
+    notes = list(dict.fromkeys(row.note for row in rows if row.note))
+    parts: list[RenderableType] = []
+    for role, title in ROLE_TITLE.items():
+        chosen = [row for row in rows if row.role == role]
+        if chosen:
+            parts += [Text(title, style="bold"), _role_table(sorted(chosen, key=loss_order), notes), Text("")]
+    parts += [Text(f"{place:>2}  {note}", style="dim") for place, note in enumerate(notes, 1)]
+    return Group(*parts) if parts else Text("No trial has completed.")
+
+
+def loss_order(row: BoardRow) -> tuple[float, int, str]:
+    """Order rows by log-loss (none last), then by MACs, then by name."""
+    return (float("inf") if row.log_loss is None else row.log_loss, row.macs, row.trial_id)
+
+
+def gates_table(decisions: Sequence[GateDecision]) -> RenderableType:
+    """Draw each decision with its reason and its numbers."""
+    parts: list[RenderableType] = []
+    for decision in decisions:
+        verdict = (name_text(decision.verdict), VERDICT_STYLE[decision.verdict])
+        head = Text.assemble((f"{decision.gate} after {decision.after}: ", "bold"), verdict)
+        numbers = ", ".join(f"{name_text(name)} {number_text(value)}" for name, value in decision.numbers.items())
+        parts += [head, Text(f"  {decision.reason}")]
+        if numbers:
+            parts.append(Text(f"  {numbers}", style="dim"))
+    return Group(*parts) if parts else Text("No gate was reached.")
+
+
+def ensemble_table(ensemble: EnsembleBoard) -> RenderableType:
+    """Draw the ensemble and each member's part in it."""
+    table = _table()
+    table.add_column("member", max_width=44, overflow="fold")
+    table.add_column("family", max_width=14, overflow="fold")
+    for name in ("weight", "temp.", "log-loss", "rise", "disagr.", "ms/image"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for member in ensemble.members:
+        table.add_row(
+            Text(member.trial_id),
+            Text(member.family),
+            f"{member.weight:.3f}",
+            f"{member.temperature:.2f}",
+            loss_text(member.log_loss),
+            change_text(member.rise),
+            loss_text(member.disagreement),
+            "-" if member.cost_ms is None else f"{member.cost_ms:.2f}",
+        )
+    lines = [Text(line) for line in ensemble_lines(ensemble)]
+    return Group(table, *lines)
+
+
+def ensemble_lines(ensemble: EnsembleBoard) -> list[str]:
+    """Say what the ensemble reaches, what it gains over the best single, and what it costs."""
+    reach = f"{loss_text(ensemble.log_loss)} ({interval_text(ensemble.low, ensemble.high)})"
+    gained = f"{change_text(ensemble.gain)} ({change_text(ensemble.gain_low)} to {change_text(ensemble.gain_high)})"
+    lines = [
+        f"Pooled by {ensemble.pool}: OOF log-loss {reach}, accuracy {share_text(ensemble.accuracy)}.",
+        f"Cross-fitted gain over the best single, {ensemble.single}: {gained}.",
+        "OOF numbers are somewhat optimistic: trials were chosen on them.",
+    ]
+    if ensemble.cost_ms is not None:
+        lines.insert(2, f"What ships takes {ensemble.cost_ms:.2f} ms an image, measured as a set.")
+    return [*lines, ensemble.note] if ensemble.note else lines
+
+
+def final_table(final: FinalBoard) -> RenderableType:
+    """Draw the results on the test split, and how often it was opened."""
+    table = _table()
+    table.add_column("on the test split", max_width=44, overflow="fold")
+    table.add_column("rows", justify="right")
+    for name in ("log-loss", "interval", "accuracy", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in final.results:
+        table.add_row(
+            Text(result.artefact),
+            str(result.rows),
+            loss_text(result.log_loss),
+            interval_text(result.low, result.high),
+            share_text(result.accuracy),
+            share_interval(result),
+        )
+    return Group(table, Text(opened_line(final.opened)))
+
+
+def share_interval(result: FinalResult) -> str:
+    """Write the interval of the accuracy."""
+    return f"{100 * result.accuracy_low:.1f} to {share_text(result.accuracy_high)}"
+
+
+def opened_line(opened: int) -> str:
+    """Say how often the test split was opened, and what that means."""
+    if opened == 0:
+        return "The test split has not been opened."
+    clean = "its numbers are clean" if opened == 1 else "each opening after the first makes them more optimistic"
+    return f"The test split was opened {times_text(opened)}: {clean}. Intervals cover rows, not seeds."
+
+
+def failures_table(failures: Sequence[FailureRow]) -> RenderableType:
+    """Draw the trials that failed."""
+    table = _table()
+    table.add_column("failed trial", max_width=40, overflow="fold")
+    table.add_column("tier")
+    table.add_column("reason", overflow="fold")
+    for failure in failures:
+        table.add_row(Text(failure.trial_id), Text(failure.tier), Text(failure.reason))
+    return table if failures else Text("No trial failed.")
+
+
+def print_answer(console: Console, answer: Answer) -> None:
+    """Print the answer, and the commands that come next, each on one line however long, so that it can be copied."""
+    console.print(Text(" ".join(answer.sentences), style="bold"))
+    if answer.commands:
+        console.print(Text("\nNext:", style="dim"))
+    for command in answer.commands:
+        console.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def _role_table(rows: Sequence[BoardRow], notes: Sequence[str]) -> Table:
+    table = _table()
+    table.add_column("tier", max_width=8, overflow="fold")
+    table.add_column("backbone", max_width=34, overflow="fold")
+    for name in ("px", "freeze"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("trial", style="dim", no_wrap=True)
+    for name in ("log-loss", "interval", "acc.", "min", "MACs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", justify="right", style="dim", no_wrap=True)
+    for place, row in enumerate(rows):
+        table.add_row(
+            Text(row.tier),
+            Text(row.backbone),
+            str(row.resolution),
+            freeze_text(row.freeze),
+            Text(row.trial_id[-8:]),
+            loss_text(row.log_loss),
+            "-" if row.low is None or row.high is None else f"{row.low:.4f}-{row.high:.4f}",
+            share_text(row.accuracy),
+            minutes_text(row.minutes),
+            count_text(row.macs),
+            str(notes.index(row.note) + 1) if row.note else "",
+            style="bold" if place == 0 and row.log_loss is not None else None,
+        )
+    return table
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)

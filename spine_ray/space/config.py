@@ -1,0 +1,118 @@
+"""One trial's configuration: backbone, resolution, freeze depth and the recipe that is the same for all."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+FreezeClass = Literal["full", "part", "head"]
+CLASS_WEIGHTINGS = ("none", "balanced")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Every training setting that is not backbone, resolution or freeze depth."""
+
+    epochs: int
+    """Passes over a fold's training rows; at least 1. Always trained to the last one."""
+    batch_size: int
+    """Rows per optimizer step; at least 2 (batch-norm needs two)."""
+    lr: float
+    """Peak AdamW learning rate of the trained part of the backbone; above 0."""
+    head_lr_factor: float
+    """The head's peak learning rate in units of `lr`; above 0."""
+    weight_decay: float
+    """AdamW decoupled weight decay of matrices and kernels, not of biases and norms; 0 or more."""
+    warmup_share: float
+    """Share of all steps with linear warm-up, 0 to 0.5; cosine decay to 0 follows."""
+    label_smoothing: float
+    """Mass spread over all classes in the training loss, 0 to 0.5."""
+    class_weighting: str
+    """`none`, or `balanced`: the loss of a row is weighted by rows / (classes * rows of its class)."""
+    crop_area_min: float
+    """Smallest share of the picture's central square that a training crop covers, 0.05 to 1.0."""
+    flip: bool
+    """Whether half of the training views are mirrored left to right."""
+    drop_path: float
+    """Stochastic depth rate of the deepest block, 0 to 0.5, where the backbone supports it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the documented ranges."""
+        _check_whole("epochs", self.epochs, 1)
+        _check_whole("batch_size", self.batch_size, 2)
+        _check_range("lr", self.lr, 0.0, 10.0, open_low=True)
+        _check_range("head_lr_factor", self.head_lr_factor, 0.0, 1e4, open_low=True)
+        _check_range("weight_decay", self.weight_decay, 0.0, 10.0)
+        _check_range("warmup_share", self.warmup_share, 0.0, 0.5)
+        _check_range("label_smoothing", self.label_smoothing, 0.0, 0.5)
+        _check_range("crop_area_min", self.crop_area_min, 0.05, 1.0)
+        _check_range("drop_path", self.drop_path, 0.0, 0.5)
+        if not isinstance(self.flip, bool):
+            raise ValueError(f"recipe.flip must be true or false, not {self.flip!r}")
+        if self.class_weighting not in CLASS_WEIGHTINGS:
+            allowed = ", ".join(CLASS_WEIGHTINGS)
+            raise ValueError(f"recipe.class_weighting must be one of {allowed}, not {self.class_weighting!r}")
+
+
+RECIPE_FIELDS = tuple(field.name for field in fields(Recipe))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialConfig:
+    """Everything that decides a trial's OOF logits, given a study's data, folds, weights and seed."""
+
+    backbone: str
+    """timm model name, `arch` or `arch.tag`."""
+    resolution: int
+    """Side of the square input, px."""
+    freeze: float
+    """Share of the backbone's depth that is frozen, 0.0 (all trained) to 1.0 (head only)."""
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        """Refuse resolutions and freeze depths outside their ranges."""
+        _check_whole("resolution", self.resolution, 1)
+        _check_range("freeze", self.freeze, 0.0, 1.0)
+
+    @property
+    def trial_id(self) -> str:
+        """Readable, safe in paths, and equal exactly when the configuration is equal."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        arch = self.backbone.partition(".")[0]
+        return f"{arch}-{self.resolution}-f{round(self.freeze * 100):03d}-{digest}"
+
+    @property
+    def freeze_class(self) -> FreezeClass:
+        """Which start recipe applies: `full`, `part` or `head`."""
+        return freeze_class(self.freeze)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
+        """Build the configuration that `to_dict` wrote."""
+        return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+
+
+def freeze_class(freeze: float) -> FreezeClass:
+    """Name the freeze class of a freeze depth: 0 is `full`, 1 is `head`, anything between is `part`."""
+    if freeze <= 0.0:
+        return "full"
+    return "head" if freeze >= 1.0 else "part"
+
+
+def _check_whole(name: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
+
+
+def _check_range(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value > high or value < low or (open_low and value == low):  # type: ignore[operator]
+        above = "above" if open_low else "from"
+        raise ValueError(f"{name} must be a number {above} {low:g} to {high:g}, not {value!r}")

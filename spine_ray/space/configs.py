@@ -1,0 +1,100 @@
+"""From a tier to the configurations of its trials, and back to what was sampled."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from spine_ray.space.config import TrialConfig, freeze_class
+from spine_ray.space.fields import Around, Choice, Distribution, LogUniform, Scalar, Uniform
+from spine_ray.space.recipes import WeightsKind, start_recipe
+from spine_ray.space.schema import TierSpace
+
+
+def searched_fields(tier: TierSpace) -> dict[str, Distribution]:
+    """Return the recipe fields that a tier searches, with their distributions."""
+    return {
+        name: searched
+        for name, searched in tier.recipe.items()
+        if isinstance(searched, Choice | LogUniform | Uniform | Around)
+    }
+
+
+def build_config(
+    tier: TierSpace,
+    weights_kind: WeightsKind,
+    backbone: str,
+    resolution: int,
+    freeze: float,
+    values: Mapping[str, Scalar],
+) -> TrialConfig:
+    """Return one configuration of a tier.
+
+    Args:
+        tier: The tier that is searched.
+        weights_kind: Which start recipe holds where the tier says nothing.
+        backbone: One of the tier's.
+        resolution: One of the tier's, px.
+        freeze: One of the tier's freeze depths.
+        values: What was sampled for the searched recipe fields: a multiplier of the start for `Around`, the
+            value itself for all other distributions. A field that is missing takes its start.
+
+    Raises:
+        ValueError: If the backbone, resolution or freeze depth is none of the tier's, if a value is for a field
+            that it does not search, or if the recipe refuses a value.
+    """
+    _check_member("backbone", backbone, tier.backbones)
+    _check_member("resolution", resolution, tier.resolutions)
+    _check_member("freeze", freeze, tier.freezes)
+    searched = searched_fields(tier)
+    for name in values:
+        _check_member("searched recipe field", name, tuple(searched))
+    recipe: dict[str, Any] = dict(_starting_values(tier, weights_kind, backbone, freeze))
+    for name, value in values.items():
+        is_multiplier = isinstance(searched[name], Around)
+        recipe[name] = recipe[name] * float(value) if is_multiplier else value
+    start = start_recipe(weights_kind, freeze_class(freeze))
+    return TrialConfig(backbone=backbone, resolution=resolution, freeze=freeze, recipe=replace(start, **recipe))
+
+
+def start_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConfig, ...]:
+    """Return the controlled comparison: every backbone at the first resolution and freeze depth, unsampled."""
+    return tuple(
+        build_config(tier, weights_kind, backbone, tier.resolutions[0], tier.freezes[0], {})
+        for backbone in tier.backbones
+    )
+
+
+def sampled_values(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> dict[str, Scalar]:
+    """Return the values from which `build_config` makes this configuration, up to rounding of multipliers.
+
+    Args:
+        tier: The tier that is searched.
+        weights_kind: The kind that the configuration was built with.
+        config: A configuration with a backbone and a freeze depth of the tier.
+    """
+    starts = _starting_values(tier, weights_kind, config.backbone, config.freeze)
+    values: dict[str, Scalar] = {}
+    for name, searched in searched_fields(tier).items():
+        value: Scalar = getattr(config.recipe, name)
+        values[name] = float(value) / float(starts[name]) if isinstance(searched, Around) else value
+    return values
+
+
+def _starting_values(tier: TierSpace, weights_kind: WeightsKind, backbone: str, freeze: float) -> dict[str, Scalar]:
+    """Return where the tier's recipe fields start for a backbone: its override, else the field's start."""
+    shared = start_recipe(weights_kind, freeze_class(freeze))
+    values: dict[str, Scalar] = {}
+    for name, searched in tier.recipe.items():
+        match searched:
+            case Around():
+                values[name] = getattr(shared, name)
+            case Choice() | LogUniform() | Uniform():
+                values[name] = searched.start
+            case _:
+                values[name] = searched
+    return {**values, **tier.overrides.get(backbone, {})}
+
+
+def _check_member(what: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"the tier has no {what} {value!r}; it has {', '.join(map(str, allowed)) or 'none'}")

@@ -1,0 +1,42 @@
+"""The shuffled-label control on disk: what a trial says when its labels mean nothing."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spine_ray.data.samples import Samples
+from spine_ray.study.paths import StudyPaths, replace_table
+
+
+def write_control(
+    paths: StudyPaths,
+    samples: Samples,
+    labels: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32],
+) -> None:
+    """Write the control's held-out logits.
+
+    Args:
+        paths: The study.
+        samples: The study's rows.
+        labels: (images,) the shuffled labels.
+        logits: (images, classes); rows that were not held out are NaN and left out.
+    """
+    rows = np.flatnonzero(np.isfinite(logits).all(axis=1))
+    columns = {
+        "sample_id": pa.array([samples.sample_ids[row] for row in rows]),
+        "label": pa.array(labels[rows].astype(np.int32)),
+        "logits": pa.FixedSizeListArray.from_arrays(pa.array(logits[rows].reshape(-1)), logits.shape[1]),
+    }
+    replace_table(paths.control, pa.table(columns))
+
+
+def read_control(paths: StudyPaths) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+    """Return the control's shuffled labels (rows,) and logits (rows, classes), or None where none was run."""
+    if not paths.control.exists():
+        return None
+    table = pq.read_table(paths.control)
+    width = table.schema.field("logits").type.list_size
+    logits = table.column("logits").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return table.column("label").to_numpy().astype(np.int64), np.asarray(logits.reshape(-1, width), np.float32)

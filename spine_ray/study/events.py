@@ -1,0 +1,95 @@
+"""What can happen to a trial: the records of which the ledger is made."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from spine_ray.space.config import TrialConfig
+
+Status = Literal["completed", "stopped", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialStarted:
+    """A trial was handed to a worker."""
+
+    trial_id: str
+    tier: str
+    config: TrialConfig
+    family: str
+    is_start: bool
+    """Whether this is its backbone's start recipe: the controlled comparison."""
+    total_steps: int
+    """Epochs over all folds."""
+    params: int
+    macs: int
+    """Multiply-accumulates of one forward pass of one image."""
+    weights_source: str
+    licence: str
+    time: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochDone:
+    """One epoch of one fold, with the held-out rows of that fold scored."""
+
+    trial_id: str
+    step: int
+    """Epochs so far over all folds, from 1."""
+    fold: int
+    epoch: int
+    """Epoch in this fold, from 1."""
+    train_loss: float
+    log_loss: float
+    """Temperature-scaled log-loss of the held-out rows of all folds so far; lower is better."""
+    accuracy: float
+    """Accuracy on the same rows; higher is better."""
+    seconds: float
+    """Wall time of training and scoring, s."""
+    train_images_s: float
+    infer_images_s: float
+    peak_mb: float
+    """Peak memory of the worker process (of the device on a GPU), MB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialEnded:
+    """A trial is over: `completed` with OOF logits, `stopped` or `failed` with a reason."""
+
+    trial_id: str
+    status: Status
+    reason: str
+    step: int
+    log_loss: float | None
+    accuracy: float | None
+    seconds: float
+    """Wall time of the trial's epochs, s."""
+    time: float
+
+
+Event = TrialStarted | EpochDone | TrialEnded
+_KINDS: dict[str, type[Event]] = {"started": TrialStarted, "epoch": EpochDone, "ended": TrialEnded}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """Return the event as plain values, with its kind under `event`."""
+    return {"event": _NAMES[type(event)], **asdict(event)}
+
+
+def event_from_dict(values: dict[str, Any]) -> Event:
+    """Build the event that `event_to_dict` wrote.
+
+    Raises:
+        ValueError: If the kind is unknown or a field is missing or strange.
+    """
+    rest = dict(values)
+    kind = _KINDS.get(rest.pop("event", ""))
+    if kind is None:
+        raise ValueError(f"unknown kind of event: {values.get('event')!r} (known: {', '.join(_KINDS)})")
+    if kind is TrialStarted:
+        rest["config"] = TrialConfig.from_dict(rest["config"])
+    try:
+        return kind(**rest)
+    except TypeError as error:
+        raise ValueError(f"a {values['event']} event that cannot be read: {error}") from error

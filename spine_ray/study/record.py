@@ -1,0 +1,80 @@
+"""`study.json`: what was decided once for a study and holds for all of its trials."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spine_ray.study.paths import StudyPaths, read_json, replace_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsRecord:
+    """Where the initial weights come from: a study never mixes sources."""
+
+    kind: str
+    """`pretrained` or `random`."""
+    source: str
+    """`hub`, `random`, or the folder the user named."""
+    hashes: dict[str, str]
+    """sha256 of each backbone's file; empty for random."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestOpening:
+    """One look at the test split."""
+
+    time: str
+    """UTC, ISO 8601."""
+    ensemble_hash: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyRecord:
+    """The study's identity."""
+
+    seed: int
+    data: str
+    """What `--data` named; for people, not for identity."""
+    data_fingerprint: str
+    fold_fingerprint: str
+    classes: tuple[str, ...]
+    versions: dict[str, str]
+    device: str
+    weights: WeightsRecord
+    choices: dict[str, Any]
+    """Measured once, then fixed."""
+    test_openings: tuple[TestOpening, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def with_opening(self, opening: TestOpening) -> "StudyRecord":
+        """Return the record with one more look at the test split."""
+        return replace(self, test_openings=(*self.test_openings, opening))
+
+
+def write_record(paths: StudyPaths, record: StudyRecord) -> None:
+    """Write `study.json`."""
+    replace_json(paths.record, asdict(record))
+
+
+def read_record(root: Path) -> StudyRecord:
+    """Read a study's `study.json`.
+
+    Raises:
+        ValueError: If there is no study, or one of another schema, or a damaged one.
+    """
+    path = StudyPaths(root).record
+    if not path.exists():
+        raise ValueError(f"there is no study at {root} (no {path.name} in it)")
+    values = read_json(path)
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}")
+    try:
+        openings = tuple(TestOpening(**opening) for opening in values.pop("test_openings"))
+        weights = WeightsRecord(**values.pop("weights"))
+        classes = tuple(values.pop("classes"))
+        return StudyRecord(**values, classes=classes, weights=weights, test_openings=openings)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,41 @@
+"""The trained tensors of members on disk, as safetensors."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from spine_ray.study.paths import StudyPaths, temporary_name
+
+
+def write_refit(
+    paths: StudyPaths, trial_id: str, arrays: Mapping[str, npt.NDArray[np.generic]], frozen_hash: str
+) -> None:
+    """Keep a refitted member's trained tensors.
+
+    Args:
+        paths: The study.
+        trial_id: The member.
+        arrays: By tensor name.
+        frozen_hash: sha256 of the file that holds the frozen part, or `random`.
+    """
+    path = paths.refit(trial_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    save_file(dict(arrays), temporary, metadata={"trial_id": trial_id, "frozen": frozen_hash})
+    temporary.replace(path)
+
+
+def read_refit(paths: StudyPaths, trial_id: str) -> dict[str, npt.NDArray[np.generic]]:
+    """Return a refitted member's trained tensors by name.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    path = paths.refit(trial_id)
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"the weights of {trial_id} cannot be read from {path}: {error}") from error

@@ -1,0 +1,136 @@
+"""The tables of a study: samples, trials and costs as Parquet."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spine_ray.data.samples import Samples
+from spine_ray.study.paths import StudyPaths, replace_table
+from spine_ray.study.trials import Trial
+
+_TERA = 1e12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Measured once for a (backbone, resolution, freeze) on the study's device, then fixed."""
+
+    backbone: str
+    resolution: int
+    freeze: float
+    device: str
+    train_images_s: float
+    infer_images_s: float
+    peak_mb: float
+
+    @property
+    def key(self) -> tuple[str, int, float]:
+        """What the cost belongs to."""
+        return (self.backbone, self.resolution, self.freeze)
+
+
+def write_samples(paths: StudyPaths, samples: Samples) -> None:
+    """Write `samples.parquet`."""
+    names = [samples.classes[label] for label in samples.labels]
+    columns = {
+        "sample_id": pa.array(samples.sample_ids),
+        "path": pa.array(samples.paths),
+        "label": pa.array(samples.labels.astype(np.int32)),
+        "class": pa.array(names),
+        "group": pa.array(samples.groups),
+        "split": pa.array(samples.splits),
+        "fold": pa.array(samples.folds.astype(np.int32)),
+    }
+    replace_table(paths.samples, pa.table(columns))
+
+
+def read_samples(paths: StudyPaths) -> Samples:
+    """Read `samples.parquet`.
+
+    Raises:
+        ValueError: If it is missing or damaged.
+    """
+    columns = _read(paths.samples).to_pydict()
+    labels = np.array(columns["label"], np.int64)
+    names: dict[int, str] = dict(zip(columns["label"], columns["class"], strict=True))
+    return Samples(
+        sample_ids=tuple(columns["sample_id"]),
+        paths=tuple(columns["path"]),
+        labels=labels,
+        classes=tuple(names[label] for label in range(len(names))),
+        groups=np.array(columns["group"], np.int64),
+        splits=tuple(columns["split"]),
+        folds=np.array(columns["fold"], np.int8),
+    )
+
+
+def write_trials(paths: StudyPaths, trials: Iterable[Trial]) -> None:
+    """Write `trials.parquet`: one row a trial, finished or not."""
+    rows = [_trial_row(trial) for trial in trials]
+    if rows:
+        replace_table(paths.trials, pa.Table.from_pylist(rows))
+
+
+def write_costs(paths: StudyPaths, costs: Iterable[Cost]) -> None:
+    """Write `costs.parquet`."""
+    rows = [asdict(cost) for cost in costs]
+    if rows:
+        replace_table(paths.costs, pa.Table.from_pylist(rows))
+
+
+def read_costs(paths: StudyPaths) -> dict[tuple[str, int, float], Cost]:
+    """Return the measured costs by (backbone, resolution, freeze); empty where none were measured."""
+    if not paths.costs.exists():
+        return {}
+    names = [field.name for field in fields(Cost)]
+    rows = _read(paths.costs).select(names).to_pylist()
+    return {cost.key: cost for cost in (Cost(**row) for row in rows)}
+
+
+def budget_units(trial: Trial) -> float:
+    """Return the trial's training arithmetic in tera-multiply-accumulates.
+
+    Forward and backward of a trained layer cost three forward passes; the frozen prefix is not discounted, so the
+    number says what was asked for and not how cleverly it was computed.
+    """
+    images = sum(epoch.train_images_s * epoch.seconds for epoch in trial.epochs)
+    return 3.0 * images * trial.started.macs / _TERA
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    config, started = trial.config, trial.started
+    infer = float(np.median([epoch.infer_images_s for epoch in trial.epochs])) if trial.epochs else None
+    return {
+        "trial_id": trial.trial_id,
+        "tier": started.tier,
+        "backbone": config.backbone,
+        "family": started.family,
+        "resolution": config.resolution,
+        "freeze": config.freeze,
+        **asdict(config.recipe),
+        "is_start": started.is_start,
+        "status": trial.status or "interrupted",
+        "reason": trial.ended.reason if trial.ended else "",
+        "epochs": trial.epochs[-1].step if trial.epochs else 0,
+        "seconds": trial.seconds,
+        "budget_units": budget_units(trial),
+        "params": started.params,
+        "macs": started.macs,
+        "latency_ms": 1000.0 / infer if infer else None,
+        "log_loss": trial.log_loss,
+        "accuracy": trial.accuracy,
+        "weights_source": started.weights_source,
+        "licence": started.licence,
+    }
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error

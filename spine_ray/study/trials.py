@@ -1,0 +1,74 @@
+"""The table of trials, rebuilt from the ledger's events."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from spine_ray.space.config import TrialConfig
+from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """All that the ledger says of one trial."""
+
+    started: TrialStarted
+    epochs: tuple[EpochDone, ...] = field(default=())
+    ended: TrialEnded | None = None
+
+    @property
+    def trial_id(self) -> str:
+        """The trial's name."""
+        return self.started.trial_id
+
+    @property
+    def config(self) -> TrialConfig:
+        """What was trained."""
+        return self.started.config
+
+    @property
+    def status(self) -> Status | None:
+        """How it ended; None while it runs or when it was interrupted."""
+        return self.ended.status if self.ended else None
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether all folds were trained to their last epoch: only then are there OOF logits."""
+        return self.status == "completed"
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the epochs so far, s."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    @property
+    def log_loss(self) -> float | None:
+        """Temperature-scaled OOF log-loss at the last epoch; lower is better."""
+        return self.epochs[-1].log_loss if self.epochs else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """OOF accuracy at the last epoch; higher is better."""
+        return self.epochs[-1].accuracy if self.epochs else None
+
+
+def trials_from_events(events: Iterable[Event]) -> dict[str, Trial]:
+    """Fold events into trials, in the order in which the trials first started.
+
+    A trial that starts again (it was interrupted before) forgets the epochs from the step at which it resumes:
+    a later epoch event with a step that exists replaces it and all after it.
+    """
+    trials: dict[str, Trial] = {}
+    for event in events:
+        if isinstance(event, TrialStarted):
+            known = trials.get(event.trial_id)
+            trials[event.trial_id] = Trial(started=event, epochs=known.epochs if known else ())
+            continue
+        trial = trials.get(event.trial_id)
+        if trial is None:
+            raise ValueError(f"the ledger has an event of trial {event.trial_id} before its start")
+        if isinstance(event, EpochDone):
+            kept = tuple(epoch for epoch in trial.epochs if epoch.step < event.step)
+            trials[event.trial_id] = replace(trial, epochs=(*kept, event))
+        else:
+            trials[event.trial_id] = replace(trial, ended=event)
+    return trials

@@ -1,0 +1,65 @@
+"""Ray, started on this machine or joined at an address, and what one worker of it gets."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+_OBJECT_STORE_BYTES = 128 * 2**20
+"""Hardly used: pixels come from a memory-mapped file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many trials run at once and what each of them gets."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+    @property
+    def device(self) -> str:
+        """Where a worker trains."""
+        return "cuda" if self.gpus > 0 else "cpu"
+
+
+@contextlib.contextmanager
+def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
+    """Start ray in this process, or join a cluster, for the time of the block.
+
+    Args:
+        address: A running cluster, or None to start on this machine.
+        workers: Trials at once; None for what the machine or cluster holds.
+    """
+    if address is None:
+        ray.init(
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+    else:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield share(ray.cluster_resources(), workers)  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
+
+
+def share(resources: dict[str, float], workers: int | None) -> Workers:
+    """Divide what there is among the workers.
+
+    Without GPUs every worker gets the same whole number of cores (two one-thread trials beat one two-thread
+    trial); with GPUs there is one worker a GPU unless more are asked for, and they share.
+
+    Raises:
+        ValueError: If fewer than one worker is asked for, or more than there are cores.
+    """
+    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
+    most = max(1, cpus)
+    count = workers if workers is not None else (int(gpus) if gpus >= 1 else most)
+    if not 1 <= count <= most:
+        raise ValueError(f"--workers must be 1 to {most} (the cores there are), not {count}")
+    return Workers(count=count, cpus=max(1, cpus // count), gpus=min(1.0, gpus / count))

@@ -1,0 +1,211 @@
+"""One tier as one Tuner, built from what the ledger knows and from nothing of ray's own."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial as RayTrial
+
+from spine_ray.space.config import TrialConfig
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.trials import Trial
+from spine_ray.tune.cluster import Workers
+from spine_ray.tune.rungs import Rungs
+from spine_ray.tune.scheduler import ExactAsha
+from spine_ray.tune.searcher import Outcome, SearchDomain, Suggester, TierSearcher
+from spine_ray.tune.trainable import TrialTrainable
+from spine_ray.tune.work import WorkOrder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TierPlan:
+    """All that decides how a tier runs."""
+
+    domain: SearchDomain
+    starts: tuple[TrialConfig, ...]
+    """Start recipes, cheapest first."""
+    known: tuple[Trial, ...]
+    """This tier's trials in the ledger."""
+    most_trials: int
+    folds: int
+    reduction: int
+    control: TrialConfig | None
+    """The configuration to run with shuffled labels, or None."""
+    deadline: float | None
+    """Seconds since 1970 after which nothing trains; None for no limit."""
+    admit: Callable[[TrialConfig], str | None]
+    """Returns why a configuration cannot be tried now, or None."""
+    describe: Callable[[TrialConfig, bool], TrialStarted]
+    """Returns the ledger's record of a trial that starts; the flag says whether it is a start recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A configuration that was not tried."""
+
+    config: TrialConfig
+    reason: str
+
+
+def run_tier(
+    plan: TierPlan, order: WorkOrder, workers: Workers, on_event: Callable[[Event], None]
+) -> tuple[Refusal, ...]:
+    """Run a tier to its end and return what was not admitted.
+
+    Args:
+        plan: What to try.
+        order: What the workers need to know.
+        workers: How many trials run at once, and with what.
+        on_event: Called in this process for every event, in order.
+    """
+    suggester = _suggester(plan)
+    rungs = _rungs(plan)
+    scheduler = ExactAsha(rungs, plan.deadline)
+    start_ids = {config.trial_id for config in plan.starts}
+    searcher = TierSearcher(suggester, lambda config: _describe(plan, config, start_ids), plan.control)
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialTrainable, order=order),
+        PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}]),
+    )
+    Tuner(
+        trainable,
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=workers.count,
+            reuse_actors=True,
+            trial_dirname_creator=_trial_folder,
+        ),
+        run_config=RunConfig(
+            name=f"{plan.domain.tier.name}-{int(time.time())}",
+            storage_path=str((order.study / "ray").resolve()),
+            callbacks=[EventCallback(scheduler, on_event)],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            failure_config=FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    ).fit()
+    return tuple(Refusal(config, reason) for config, reason in suggester.refused.values())
+
+
+class EventCallback(tune.Callback):
+    """Turns what Ray Tune says of its trials into events."""
+
+    def __init__(self, scheduler: ExactAsha, on_event: Callable[[Event], None]) -> None:
+        """Start with no trial running."""
+        self._scheduler, self._on_event = scheduler, on_event
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out of ray's snapshots: they are never read."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        """Record the start."""
+        if not trial.config["is_control"]:
+            self._on_event(trial.config["started"].value)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record an epoch."""
+        if not trial.config["is_control"]:
+            names = [name for name in EpochDone.__dataclass_fields__ if name != "trial_id"]
+            self._on_event(EpochDone(trial_id=_id(trial), **{name: result[name] for name in names}))
+
+    def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        """Record how it ended: with OOF logits, or stopped with the scheduler's reason."""
+        if trial.config["is_control"]:
+            return
+        last = trial.last_result
+        if last["is_last"]:
+            self._end(trial, "completed", "")
+        else:
+            self._end(trial, "stopped", self._scheduler.reasons.get(_id(trial), "stopped by ray"))
+
+    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        """Record a failure with the last line of its error."""
+        if not trial.config["is_control"]:
+            self._end(trial, "failed", failure_reason(trial.get_error()))
+
+    def _end(self, trial: RayTrial, status: Any, reason: str) -> None:
+        last = trial.last_result or {}
+        self._on_event(
+            TrialEnded(
+                trial_id=_id(trial),
+                status=status,
+                reason=reason,
+                step=last.get("step", 0),
+                log_loss=last.get("log_loss"),
+                accuracy=last.get("accuracy"),
+                seconds=last.get("time_total_s", 0.0),
+                time=time.time(),
+            )
+        )
+
+
+def failure_reason(error: BaseException | None) -> str:
+    """Return one line that says what went wrong in a worker: the innermost error, not ray's wrapping of it."""
+    while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return "unknown error"
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    told = lines[-1].strip() if lines else ""
+    return f"{type(error).__name__}: {told}"[:300]
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value that ray must not take apart while it looks for search spaces in a configuration."""
+
+    value: Any
+
+
+def _describe(plan: TierPlan, config: TrialConfig, start_ids: set[str]) -> dict[str, Any]:
+    started = plan.describe(config, config.trial_id in start_ids)
+    return {
+        "trial": config.to_dict(),
+        "trial_id": config.trial_id,
+        "family": started.family,
+        "is_start": started.is_start,
+        "is_control": False,
+        "started": Opaque(started),
+    }
+
+
+def _suggester(plan: TierPlan) -> Suggester:
+    outcomes: dict[str, Outcome] = {}
+    interrupted = []
+    for trial in plan.known:
+        if trial.status is None:
+            interrupted.append(trial.config)
+        else:
+            step = trial.epochs[-1].step if trial.epochs else 0
+            outcomes[trial.trial_id] = Outcome(trial.config, trial.status, step, trial.log_loss)
+    known = set(outcomes) | {config.trial_id for config in interrupted}
+    waiting = interrupted + [config for config in plan.starts if config.trial_id not in known]
+    return Suggester(plan.domain, waiting, outcomes, plan.most_trials, plan.admit)
+
+
+def _rungs(plan: TierPlan) -> Rungs:
+    """Return the rungs with what finished trials reached; interrupted ones report again as they run again."""
+    configs: Sequence[TrialConfig] = plan.starts
+    rungs = Rungs(configs[0].recipe.epochs, plan.folds, plan.reduction)
+    for trial in plan.known:
+        for epoch in trial.epochs if trial.status is not None else ():
+            if epoch.step in rungs.milestones:
+                rungs.recorded.setdefault(epoch.step, {})[trial.trial_id] = (trial.started.family, epoch.log_loss)
+    return rungs
+
+
+def _trial_folder(trial: RayTrial) -> str:
+    return str(trial.trial_id)
+
+
+def _id(trial: RayTrial) -> str:
+    return str(trial.config["trial_id"])

@@ -1,0 +1,81 @@
+import time
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from spine_ray.ensemble.calibrate import log_probs
+from spine_ray.ensemble.metrics import (
+    accuracy,
+    balanced_accuracy,
+    bootstrap_interval,
+    expected_calibration_error,
+    group_sums,
+    log_loss,
+    macro_f1,
+    row_losses,
+)
+
+HAND = np.log(np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]))
+LABELS = np.array([0, 1, 1])
+
+
+def test_scores_equal_hand_computed_values() -> None:
+    np.testing.assert_allclose(row_losses(HAND, LABELS), -np.log([0.8, 0.3, 0.7]))
+    assert log_loss(HAND, LABELS) == pytest.approx(-np.log(0.8 * 0.3 * 0.7) / 3)
+    assert accuracy(HAND, LABELS) == pytest.approx(2 / 3)
+    assert balanced_accuracy(HAND, LABELS) == pytest.approx((1 + 0.5) / 2)
+    assert macro_f1(HAND, LABELS) == pytest.approx((2 / 3 + 2 / 3) / 2)
+
+
+def test_calibration_error_equals_the_gap_of_hand_made_bins() -> None:
+    # bin (0.5, 0.75]: confidence 0.6 and 0.7, one of two right; bin (0.75, 1]: confidence 0.8, right
+    assert expected_calibration_error(HAND, LABELS, bins=4) == pytest.approx((abs(1 - 1.3) + abs(1 - 0.8)) / 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_class_averages_equal_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values, labels = log_probs(rng.normal(size=(50, 6))), rng.integers(0, 5, 50)
+    predicted = values.argmax(axis=1)
+    assert macro_f1(values, labels) == pytest.approx(f1_score(labels, predicted, average="macro"))
+    seen = np.isin(predicted, labels)  # scikit-learn warns of predicted classes without rows
+    assert balanced_accuracy(values[seen], labels[seen]) == pytest.approx(
+        balanced_accuracy_score(labels[seen], predicted[seen])
+    )
+
+
+def test_interval_has_the_width_of_a_normal_mean() -> None:
+    values = np.random.default_rng(0).normal(1.0, 2.0, 4_000)
+    low, high = bootstrap_interval(values, None, seed=1)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(4_000), rel=0.1)
+    assert low < values.mean() < high
+
+
+def test_interval_widens_when_rows_are_copies_within_groups() -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    alone = bootstrap_interval(values, None, seed=1)
+    copied = bootstrap_interval(np.repeat(values, 25), np.repeat(np.arange(200), 25), seed=1)
+    np.testing.assert_allclose(copied, alone, rtol=0.15, atol=0.02)
+    assert bootstrap_interval(values, None, seed=1) == alone
+
+
+def test_interval_of_many_rows_is_fast() -> None:
+    values = np.random.default_rng(0).normal(size=50_000)
+    start = time.process_time()
+    bootstrap_interval(values, np.arange(50_000) // 2, seed=0)
+    assert time.process_time() - start < 3.0  # about 0.3 s
+
+
+def test_group_sums_equal_a_loop() -> None:
+    values = np.arange(12.0).reshape(2, 6)
+    sums, sizes = group_sums(values, ["b", "a", "b", "c", "a", "b"])
+    np.testing.assert_allclose(sums, [[5, 7, 3], [17, 25, 9]])
+    np.testing.assert_allclose(sizes, [2, 3, 1])
+
+
+def test_interval_refuses_one_group_and_wrong_shapes() -> None:
+    with pytest.raises(ValueError, match="at least 2 groups"):
+        bootstrap_interval([1.0, 2.0], [0, 0], seed=0)
+    with pytest.raises(ValueError, match="one entry a row"):
+        bootstrap_interval([1.0, 2.0], [0, 0, 1], seed=0)

@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+
+from spine_ray.ensemble.calibrate import log_probs
+from spine_ray.ladder.gates import (
+    GateDecision,
+    PlateauOptions,
+    ShuffledControl,
+    out_of_bag_gain,
+    plateau_gate,
+    prior_losses,
+    sound_gate,
+)
+
+LABELS = np.arange(300) % 3
+GOOD = log_probs(1.5 * np.eye(3)[LABELS])
+
+
+def _control(gain: float, rows: int = 300) -> ShuffledControl:
+    prior = np.full(rows, np.log(3))
+    return ShuffledControl(losses=prior - gain + 0.1 * np.random.default_rng(0).normal(size=rows), prior_losses=prior)
+
+
+def _options(**changes: object) -> PlateauOptions:
+    given = {
+        "min_effect": 0.02, "moved_late": False, "may_repeat": True, "can_freeze": True,
+        "heavy_fits_budget": True, "costs": (3.0, 1.0),
+    }  # fmt: skip
+    return PlateauOptions(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def _sides(gain: float, noise: float = 0.3, rows: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
+    """Three trials a side; the tier's best is better than the earlier best by `gain`."""
+    rng = np.random.default_rng(0)
+    earlier = 0.8 + np.array([[0.0], [0.2], [0.3]]) + noise * rng.normal(size=(3, rows))
+    tier = 0.8 - gain + np.array([[0.4], [0.0], [0.2]]) + noise * rng.normal(size=(3, rows))
+    return tier, earlier
+
+
+def test_prior_losses_are_those_of_the_class_shares() -> None:
+    np.testing.assert_allclose(prior_losses([5, 5, 5, 2]), -np.log([0.75, 0.75, 0.75, 0.25]))
+
+
+def test_sound_gate_opens_when_the_model_beats_the_prior_and_the_control_does_not() -> None:
+    decision = sound_gate(GOOD, LABELS, after="light", control=_control(0.0))
+    assert (decision.gate, decision.after, decision.verdict) == ("sound", "light", "climb")
+    assert decision.numbers["prior_log_loss"] == pytest.approx(np.log(3))
+    assert "rows, not seeds" in decision.reason
+    json.dumps(decision.to_dict())
+
+
+def test_sound_gate_says_so_when_there_was_no_control() -> None:
+    decision = sound_gate(GOOD, LABELS, after="light")
+    assert decision.verdict == "climb"
+    assert "no shuffled-label control was run" in decision.reason
+
+
+def test_sound_gate_stops_at_chance() -> None:
+    values = log_probs(0.3 * np.random.default_rng(0).normal(size=(300, 3)))
+    decision = sound_gate(values, LABELS, after="light", control=_control(0.0))
+    assert decision.verdict == "stop"
+    assert "does not surely beat the class prior" in decision.reason
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(-0.1, "climb"), (0.01, "climb"), (0.2, "stop")])
+def test_sound_gate_stops_when_shuffled_labels_are_learnt(gain: float, verdict: str) -> None:
+    decision = sound_gate(GOOD, LABELS, after="light", control=_control(gain))
+    assert decision.verdict == verdict
+    assert ("leaks" in decision.reason) == (verdict == "stop")
+
+
+def test_sound_gate_stops_when_a_class_with_rows_enough_collapsed() -> None:
+    labels = np.concatenate([np.zeros(200, int), np.ones(200, int), np.full(10, 2), np.full(9, 3)])
+    values = log_probs(2.0 * np.eye(4)[np.where(labels >= 2, 0, labels)])
+    decision = sound_gate(values, labels, after="light", control=_control(0.0))
+    assert decision.verdict == "stop"
+    assert decision.numbers["collapsed_classes"] == [2]  # 9 rows of class 3 are too few to say
+    assert "no row of class 2 was recognised" in decision.reason
+
+
+def test_sound_gate_counts_groups_not_rows() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(12) % 2, 50)
+    values = log_probs(np.repeat(0.8 * np.eye(2)[np.arange(12) % 2] + rng.normal(size=(12, 2)), 50, axis=0))
+    groups = np.repeat(np.arange(12), 50)
+    alone = sound_gate(values, labels, after="light").numbers["minus_prior"]
+    together = sound_gate(values, labels, after="light", groups=groups).numbers["minus_prior"]
+    assert together[1] - together[0] > 3 * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize(
+    ("gain", "changes", "verdict", "word"),
+    [
+        (0.2, {"moved_late": True}, "again", "still moving late"),
+        (0.2, {"moved_late": True, "may_repeat": False}, "climb", "surely above"),
+        (0.2, {}, "climb", "surely above"),
+        (-0.1, {}, "climb", "plateau"),
+        (-0.1, {"heavy_fits_budget": False}, "stop", "plateau"),
+        (0.02, {}, "climb_frozen_first", "undecided"),
+        (0.02, {"can_freeze": False}, "climb", "undecided"),
+        (0.2, {"setting": "never"}, "stop", "set by the user"),
+        (-0.1, {"setting": "always", "heavy_fits_budget": False}, "climb", "set by the user"),
+    ],
+)
+def test_plateau_gate_reads_the_decision_table(
+    gain: float, changes: dict[str, object], verdict: str, word: str
+) -> None:
+    decision = plateau_gate(*_sides(gain), after="mid", options=_options(**changes))
+    assert decision.verdict == verdict
+    assert word in decision.reason
+    assert "rows, not seeds" in decision.reason
+    assert "3 times its compute" in decision.reason
+    assert (decision.numbers["tier_best"], decision.numbers["earlier_best"]) == (1, 0)
+    json.dumps(decision.to_dict())
+
+
+def test_out_of_bag_gain_finds_a_known_difference() -> None:
+    gain, low, high = out_of_bag_gain(*_sides(0.1), None, seed=0)
+    assert gain == pytest.approx(0.1, abs=0.02)
+    # two independent means of 2000 rows, widened by the out-of-bag share: sqrt(0.632 / 0.368) = 1.31
+    expected = 2 * 1.96 * 0.3 * np.sqrt(2 / 2_000) * 1.31
+    assert high - low == pytest.approx(expected, rel=0.15)
+
+
+def test_out_of_bag_gain_undoes_the_winners_curse() -> None:
+    rng = np.random.default_rng(1)
+    apparent, honest = [], []
+    for seed in range(10):
+        tier, earlier = rng.normal(size=(60, 200)), rng.normal(size=(1, 200))  # sixty equals against one
+        apparent.append(earlier.mean() - tier.mean(axis=1).min())
+        honest.append(out_of_bag_gain(tier, earlier, None, seed=seed)[0])
+    assert np.mean(apparent) > 0.1
+    assert abs(np.mean(honest)) < 0.06
+
+
+def test_out_of_bag_gain_is_repeatable_and_keeps_groups_together() -> None:
+    tier, earlier = _sides(0.1, rows=100)
+    once = out_of_bag_gain(tier, earlier, None, seed=5)
+    assert out_of_bag_gain(tier, earlier, None, seed=5) == once
+    groups = np.repeat(np.arange(100), 4)
+    copied = out_of_bag_gain(np.repeat(tier, 4, axis=1), np.repeat(earlier, 4, axis=1), groups, seed=5)
+    np.testing.assert_allclose(copied, once, atol=1e-9)
+
+
+def test_gates_refuse_what_cannot_be_meant() -> None:
+    tier, earlier = _sides(0.1)
+    with pytest.raises(ValueError, match="same rows"):
+        plateau_gate(tier, earlier[:, :10], after="mid", options=_options())
+    with pytest.raises(ValueError, match="need trials"):
+        plateau_gate(tier, earlier[:0], after="mid", options=_options())
+    with pytest.raises(ValueError, match="at least 5 groups"):
+        plateau_gate(tier, earlier, after="mid", options=_options(), groups=np.arange(2_000) % 2)
+    with pytest.raises(ValueError, match="auto, always, never"):
+        sound_gate(GOOD, LABELS, after="light", setting="maybe")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="min_effect"):
+        _options(min_effect=-1.0)
+    with pytest.raises(ValueError, match="costs"):
+        _options(costs=(0.0, 1.0))
+    with pytest.raises(ValueError, match="one label a row"):
+        sound_gate(GOOD, LABELS[:5], after="light")
+    with pytest.raises(ValueError, match="two losses a row"):
+        ShuffledControl(losses=np.zeros(3), prior_losses=np.zeros(2))
+    with pytest.raises(ValueError, match="needs a reason"):
+        GateDecision(gate="sound", after="light", verdict="climb", reason=" ", numbers={})
