@@ -160,10 +160,6 @@ def _batches(pictures: Pictures, name: str, steps: int) -> Iterator[tuple[Tensor
                 for row, (top, left) in zip(rows, corners, strict=True)
             ]
         )
-        # Colour tells nothing: its channels change places, and light turns dark.
-        crops = crops[..., rng.permutation(3)] ^ np.where(rng.random((BATCH_SIZE, 1, 1, 1)) < 0.5, 255, 0).astype(
-            np.uint8
-        )
         resolution = int(rng.choice(RESOLUTIONS, p=RESOLUTION_SHARES))
         yield _scaled(crops, resolution), torch.from_numpy(pictures.labels[rows])
 

@@ -51,12 +51,12 @@ def picture(draw: Callable[[Rng, int], Field], rng: Rng, side: int) -> npt.NDArr
 
 
 def _colours(rng: Rng) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the colours of paper and ink, far enough apart to be seen; often grey."""
+    """Return the colours of paper and ink: light ink on dark paper, like chalk, and often grey."""
     while True:
         paper, ink = rng.random(3), rng.random(3)
-        if rng.random() < 0.4:
+        if rng.random() < 0.5:
             paper[:], ink[:] = paper[0], ink[0]
-        if abs(float(paper.mean() - ink.mean())) > 0.3:
+        if float(ink.mean() - paper.mean()) > 0.3:
             return paper, ink
 
 

@@ -1,6 +1,5 @@
 """`python -m spine_ray.compare`: the MLflow UI on localhost, at the runs of a study."""
 
-import argparse
 import contextlib
 import sys
 import threading
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from spine_ray.show.arguments import Parser
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
 from spine_ray.track.mlflow_log import deliver_spool, sqlite_uri
@@ -17,7 +17,7 @@ from spine_ray.track.serve import serve
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; return 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m spine_ray.compare", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m spine_ray.compare", description=__doc__, allow_abbrev=False)
     parser.add_argument("study", type=Path)
     parser.add_argument("--tracking", help="MLflow tracking URI; default: the database in the study")
     parser.add_argument("--port", type=int, default=5000)

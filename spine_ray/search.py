@@ -1,6 +1,5 @@
 """`python -m spine_ray.search`: climb the ladder on a data set and answer with evidence."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -9,19 +8,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from spine_ray.show.arguments import Parser
+from spine_ray.show.live import make_console, make_progress
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, print; return the exit code: 0 done, 2 bad input, 3 stopped by a gate, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     given = _parser().parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers are what uses the other cores
-    console = Console(soft_wrap=True)
+    console = make_console()
     # Imported here, so that --help and wrong words are answered without waiting for torch.
     from spine_ray.climb.request import StoppedByGate
     from spine_ray.climb.search import run_search
     from spine_ray.climb.words import search_request
     from spine_ray.data.sources import open_source
-    from spine_ray.show.live import make_progress
     from spine_ray.show.terminal import print_page
 
     progress = make_progress(console)
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m spine_ray.search", description=__doc__, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m spine_ray.search", description=__doc__, allow_abbrev=False)
     parser.add_argument("--space", action="append", required=True, metavar="NAME_OR_FILE", help="repeat for a queue")
     parser.add_argument("--data", help="folder of class folders, CSV or Parquet; default: the built-in sample digits")
     parser.add_argument("--study", type=Path, help="folder of the study; default: studies/SPACE-DATA")

@@ -14,6 +14,7 @@ from spine_ray.ensemble.metrics import (
     log_loss,
     macro_f1,
     row_losses,
+    share_interval,
 )
 
 HAND = np.log(np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]))
@@ -79,3 +80,20 @@ def test_interval_refuses_one_group_and_wrong_shapes() -> None:
         bootstrap_interval([1.0, 2.0], [0, 0], seed=0)
     with pytest.raises(ValueError, match="one entry a row"):
         bootstrap_interval([1.0, 2.0], [0, 0, 1], seed=0)
+
+
+def test_share_interval_does_not_claim_certainty_when_all_rows_are_right() -> None:
+    # Wilson with k = n: the lower end is n / (n + z^2), z = 1.959964.
+    low, high = share_interval(np.ones(100), None, seed=0)
+    assert low == pytest.approx(100 / (100 + 1.959964**2), abs=1e-6)
+    assert high == pytest.approx(1.0, abs=1e-12)
+
+
+def test_share_interval_counts_groups_and_not_rows() -> None:
+    low, _ = share_interval(np.ones(100), np.arange(100) // 10, seed=0)
+    assert low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-6)
+
+
+def test_share_interval_is_the_bootstrap_when_rows_differ() -> None:
+    hits = np.array([1.0] * 80 + [0.0] * 20)
+    assert share_interval(hits, None, seed=3) == bootstrap_interval(hits, None, seed=3)

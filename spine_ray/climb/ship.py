@@ -14,7 +14,7 @@ from spine_ray.climb.desk import Desk
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.ensemble import Ensemble, select
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
-from spine_ray.ensemble.metrics import bootstrap_interval, row_losses
+from spine_ray.ensemble.metrics import bootstrap_interval, row_losses, share_interval
 from spine_ray.ensemble.selection import pooled_log_probs
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.evidence import Evidence, gather
@@ -156,7 +156,7 @@ def _result(
         "log_loss": float(losses.mean()),
         "log_loss_interval": bootstrap_interval(losses, groups, seed=seed),
         "accuracy": float(hits.mean()),
-        "accuracy_interval": bootstrap_interval(hits, groups, seed=seed),
+        "accuracy_interval": share_interval(hits, groups, seed=seed),
     }
 
 

@@ -104,10 +104,11 @@ def answer_of(desk: Desk, shipped: Shipped) -> Answer:
     which = f"Use {names} alone" if len(members) == 1 else f"Use {len(members)} members of {kinds} families: {names}"
     if shipped.test:
         first = shipped.test[0]
+        opened = f"opened {shipped.openings} time{'s' if shipped.openings != 1 else ''}"
         low, high = first["accuracy_interval"]
         proof = (
             f"accuracy {first['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {first['rows']} test rows, "
-            f"opened {shipped.openings} time{'s' if shipped.openings != 1 else ''}"
+            f"test split {opened}"
         )
     else:
         proof = f"accuracy {report['accuracy']:.1%} on OOF rows (the test split stayed shut; --open-test looks)"
@@ -119,7 +120,11 @@ def answer_of(desk: Desk, shipped: Shipped) -> Answer:
     study = desk.request.study
     return Answer(
         sentences=(f"{which}: {proof}.", cost, f"{report['reason'][:1].upper()}{report['reason'][1:]}."),
-        commands=(f"python -m spine_ray.compare {study}", f"python -m spine_ray.report {study}"),
+        commands=(
+            f"python -m spine_ray.compare {study}   # every trial in the MLflow UI",
+            f"open {desk.paths.report}   # the report",
+            "python -m spine_ray.search --space ladder --data FOLDER_OF_CLASS_FOLDERS   # your own pictures",
+        ),
     )
 
 

@@ -1,20 +1,18 @@
 """From the words of a command line to a request: defaults, the sample's own size, durations."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from spine_ray.climb.request import SearchRequest
 from spine_ray.data.rows import Source
+from spine_ray.space.configs import start_configs
 from spine_ray.space.duration import parse_duration
 from spine_ray.space.load import load_space
+from spine_ray.space.schema import Space
 
-SAMPLE_SIZE: dict[str, object] = {
-    "resolution": 32,
-    "folds": 3,
-    "budget": "13m",
-    "recipe.epochs": 6,
-    "recipe.flip": False,
-}
+SAMPLE_EPOCHS = 6
+SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "13m", "recipe.flip": False}
 """What the built-in sample brings: its scans are 8 x 8 px, so a ladder made for photographs is cut to its size."""
 
 
@@ -24,8 +22,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str) -> S
     Raises:
         ValueError: If a word means nothing.
     """
-    sample = SAMPLE_SIZE if source.is_sample else None
-    spaces = tuple(load_space(name, sets=given.set, sample=sample) for name in given.space)
+    spaces = tuple(_space(name, given.set, source.is_sample) for name in given.space)
     budget = given.budget or spaces[0].budget
     weights = given.weights or spaces[0].weights or "auto"
     names = "-".join(space.name for space in spaces)
@@ -45,3 +42,13 @@ def search_request(given: argparse.Namespace, source: Source, command: str) -> S
         resume=given.resume,
         command=command,
     )
+
+
+def _space(name: str, sets: Sequence[str], is_sample: bool) -> Space:
+    """Load a space; for the built-in sample at the sample's size, with at most its few epochs."""
+    space = load_space(name, sets=sets)
+    if not is_sample:
+        return space
+    longest = max(start_configs(tier, "random")[0].recipe.epochs for tier in space.tiers)
+    epochs = {"recipe.epochs": SAMPLE_EPOCHS} if longest > SAMPLE_EPOCHS else {}
+    return load_space(name, sets=sets, sample={**SAMPLE_SIZE, **epochs})

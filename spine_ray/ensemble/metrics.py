@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
 
 
 def row_losses(log_probs: NDArray[np.float64], labels: ArrayLike) -> NDArray[np.float64]:
@@ -112,3 +113,23 @@ def _counts(
         np.bincount(truth, minlength=classes),
         np.bincount(predicted, minlength=classes),
     )
+
+
+def share_interval(hits: ArrayLike, groups: ArrayLike | None, *, seed: int) -> tuple[float, float]:
+    """Return a 95 % interval of a share of rows: the grouped bootstrap, or Wilson's where it cannot speak.
+
+    When all rows are right (or all are wrong) every resample looks the same, so the bootstrap would claim certainty;
+    Wilson's score interval (1927) over the groups does not.
+
+    Args:
+        hits: (samples,), 1 for right, 0 for wrong.
+        groups: (samples,), rows of one group stay together; None: every row for itself.
+        seed: Seed of the resampling.
+    """
+    right = np.asarray(hits, np.float64)
+    share = float(right.mean())
+    if 0.0 < share < 1.0:
+        return bootstrap_interval(right, groups, seed=seed)
+    count = len(right) if groups is None else len(np.unique(np.asarray(groups)))
+    interval = binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -17,6 +17,8 @@ from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialSt
 STATUS_STYLE: dict[Status, str] = {"completed": "green", "stopped": "yellow", "failed": "red"}
 PLAIN_PAUSE_S = 10.0
 """Least time between two progress lines where there is no terminal, s."""
+PLAIN_WIDTH = 120
+"""Columns of tables where there is no terminal."""
 DRAW_PAUSE_S = 0.1
 """Least time between two drawings of the live table, s."""
 
@@ -38,6 +40,12 @@ class Progress(Protocol):
 
     def close(self) -> None:
         """Leave the terminal as it was; safe to call twice."""
+
+
+def make_console() -> Console:
+    """Return the console of a command: as wide as the terminal, or `PLAIN_WIDTH` where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 def make_progress(console: Console | None = None) -> Progress:

@@ -1,4 +1,17 @@
-"""Start recipes: where every backbone begins, so that comparisons are of backbones and nothing else."""
+"""Start recipes: where every backbone begins, so that comparisons are of backbones and nothing else.
+
+For pretrained weights, from the literature and NOT verified here, because no pretrained weights of the ladder's
+backbones were at hand:
+
+- full: AdamW at 1e-4, 10 % warm-up, cosine to 0 are AutoGluon Multimodal's defaults (its `configs/optim/default.yaml`);
+  a head ten times faster than the backbone is PyTorch Lightning's `BackboneFinetuning` default
+  (`backbone_initial_ratio_lr=0.1`).
+- head: 1e-3 is what the Keras transfer-learning guide trains a new head with on a frozen base; fastai's `fine_tune`
+  uses 2e-3 for the same phase.
+- part: twice the full rate with a head of the head-only rate: an interpolation of the two, ours.
+
+For random weights: measured on scikit-learn's digits and generated sets, see `docs/log.md`.
+"""
 
 from typing import Literal
 

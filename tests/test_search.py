@@ -1,0 +1,229 @@
+"""The command as a user runs it: real ray, real timm models, real MLflow."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from spine_ray.search import main
+from spine_ray.study.ledger import read_ledger
+from spine_ray.study.oof import read_oof
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.record import read_record
+from spine_ray.study.tables import read_costs, read_samples
+from spine_ray.study.trials import trials_from_events
+from spine_ray.track.mlflow_log import sqlite_uri
+
+CLASSES = ("one", "seven", "zero")
+TINY = """
+question: Are two runs one?
+folds: 2
+resolution: 32
+weights: random
+trials: 3
+backbone: [test_efficientnet, test_resnet]
+recipe: {epochs: 2, batch_size: 16, lr: {around_start: 3}}
+"""
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "spine_ray.search", *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def exit_code(words: list[str]) -> int:
+    try:
+        return main(words)
+    except SystemExit as left:  # the argument parser leaves by itself
+        return int(left.code or 0)
+
+
+def write_pictures(folder: Path, per_class: int = 30) -> None:
+    scans = load_digits()
+    for name, digit in zip(CLASSES, (1, 7, 0), strict=True):
+        (folder / name).mkdir(parents=True)
+        for number, image in enumerate(scans.images[scans.target == digit][:per_class]):
+            pixels = np.rint(image * 255 / 16).astype(np.uint8)
+            Image.fromarray(pixels).resize((24, 24), Image.Resampling.BICUBIC).save(folder / name / f"{number}.png")
+
+
+def write_parquet(folder: Path, file: Path) -> None:
+    pictures = sorted(folder.rglob("*.png"), key=lambda path: path.name)  # another order than the folders'
+    rows = {
+        "image": [{"bytes": path.read_bytes(), "path": path.name} for path in pictures],
+        "label": [path.parent.name for path in pictures],
+    }
+    pq.write_table(pa.table(rows), file)
+
+
+def oof_bytes(study: Path) -> dict[str, bytes]:
+    samples = read_samples(StudyPaths(study))
+    names = sorted(path.stem for path in (study / "oof").glob("*.parquet"))
+    return {name: read_oof(StudyPaths(study), name, samples).tobytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(TINY)
+    write_pictures(folder / "pictures")
+    write_parquet(folder / "pictures", folder / "pictures.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(tiny: Path) -> subprocess.CompletedProcess[str]:
+    return run(tiny, "--space", "tiny.yaml", "--data", "pictures", "--study", "first", "--workers", "1")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("smoke")
+    return folder / "studies" / "smoke-digits", run(folder, "--space", "smoke")
+
+
+@pytest.mark.timeout(300)
+def test_the_same_command_twice_gives_byte_identical_oof_logits(tiny: Path, first: object) -> None:
+    again = run(tiny, "--space", "tiny.yaml", "--data", "pictures", "--study", "second", "--workers", "1")
+    assert again.returncode == 0, again.stderr
+    logits = oof_bytes(tiny / "first")
+    assert len(logits) >= 2
+    assert oof_bytes(tiny / "second") == logits
+
+
+@pytest.mark.timeout(300)
+def test_folders_and_parquet_give_the_same_samples_folds_and_oof_logits(tiny: Path, first: object) -> None:
+    other = run(tiny, "--space", "tiny.yaml", "--data", "pictures.parquet", "--study", "third", "--workers", "1")
+    assert other.returncode == 0, other.stderr
+    one, three = read_record(tiny / "first"), read_record(tiny / "third")
+    assert (one.data_fingerprint, one.fold_fingerprint) == (three.data_fingerprint, three.fold_fingerprint)
+    assert oof_bytes(tiny / "third") == oof_bytes(tiny / "first")
+
+
+@pytest.mark.timeout(300)
+def test_the_command_again_trains_nothing_that_is_finished(tiny: Path, first: object) -> None:
+    ledger = (tiny / "first" / "ledger.jsonl").read_bytes()
+    again = run(tiny, "--space", "tiny.yaml", "--data", "pictures", "--study", "first", "--workers", "1", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert (tiny / "first" / "ledger.jsonl").read_bytes() == ledger
+    assert len(read_record(tiny / "first").test_openings) == 1, "the test split is opened by the first search only"
+
+
+@pytest.mark.timeout(300)
+def test_smoke_ends_with_an_answer(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = smoke
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for part in ("Every backbone at its start recipe", "The best found", "sound after light", "plateau after mid"):
+        assert part in done.stdout
+    assert "opened once" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_a_study_has_every_file_of_the_contract(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    study, _ = smoke
+    paths = StudyPaths(study)
+    record = read_record(study)
+    assert record.classes == tuple("0123456789")
+    assert record.weights.kind == "pretrained"
+    assert set(record.weights.hashes) >= {"test_resnet", "test_vit"}
+    assert paths.space("smoke").exists()
+    samples = read_samples(paths)
+    assert (len(samples.dev), len(samples.test), samples.num_folds) == (1438, 359, 3)
+    assert {finding["level"] for finding in json.loads(paths.audit.read_text())["findings"]} == {"fact"}
+    trials = trials_from_events(read_ledger(paths.ledger))
+    table = {row["trial_id"]: row for row in pq.read_table(paths.trials).to_pylist()}
+    assert set(table) == set(trials)
+    for name, trial in trials.items():
+        assert table[name]["status"] == trial.status
+        assert paths.oof(name).exists() == trial.is_completed
+        if trial.is_completed:
+            assert read_oof(paths, name, samples).shape == (1438, 10)
+    assert {key[0] for key in read_costs(paths)} >= {"test_efficientnet", "test_resnet", "test_vit"}
+    assert [decision["gate"] for decision in json.loads(paths.gates.read_text())][:1] == ["sound"]
+    ensemble = json.loads(paths.ensemble.read_text())
+    for member in ensemble["members"]:
+        assert paths.refit(member["trial_id"]).exists()
+    assert len(record.test_openings) == 1
+    assert paths.report.read_text().startswith("<!doctype html>")
+    assert (study / "ray").is_dir()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
+def test_mlflow_has_a_run_for_every_trial(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    study, _ = smoke
+    paths = StudyPaths(study)
+    client = mlflow.MlflowClient(sqlite_uri(paths.tracking))
+    experiment = client.get_experiment_by_name(study.name)
+    runs = client.search_runs([experiment.experiment_id], "tags.`spine.trial_id` LIKE '%'")
+    tracked = {run.data.tags["spine.trial_id"] for run in runs}
+    assert tracked == set(trials_from_events(read_ledger(paths.ledger)))
+
+
+BAD_INPUT = {
+    "unknown space": (["--space", "laddr"], "laddr"),
+    "unknown key": (["--space", "tiny.yaml", "--set", "fold=3"], "folds"),
+    "unknown backbone": (["--space", "tiny.yaml", "--set", "backbone=resnet5O"], "resnet50"),
+    "missing data": (["--space", "tiny.yaml", "--data", "nowhere"], "nowhere"),
+    "empty data": (["--space", "tiny.yaml", "--data", "empty"], "empty"),
+    "one class": (["--space", "tiny.yaml", "--data", "single"], "only one class"),
+    "few samples": (["--space", "tiny.yaml", "--data", "few"], "seven"),
+    "no label column": (["--space", "tiny.yaml", "--data", "unlabelled.csv"], "label"),
+    "resolution": (["--space", "tiny.yaml", "--set", "resolution=0"], "resolution"),
+    "weights folder": (["--space", "tiny.yaml", "--weights", "empty"], "test_resnet.safetensors"),
+    "weights out of reach": (["--space", "resnet50", "--data", "pictures", "--weights", "auto"], "--weights random"),
+    "resume of nothing": (["--space", "tiny.yaml", "--data", "pictures", "--resume"], "--resume"),
+    "budget": (["--space", "tiny.yaml", "--budget", "soon"], "soon"),
+    "no word": (["--space", "tiny.yaml", "--nonsense"], "--nonsense"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+@pytest.mark.timeout(120)
+def test_bad_input_is_one_clear_line_and_changes_nothing(
+    case: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, told = BAD_INPUT[case]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("pictures", "tiny.yaml"):
+        (tmp_path / name).symlink_to(tiny / name)
+    (tmp_path / "empty").mkdir()
+    write_pictures(tmp_path / "few", per_class=4)
+    for extra in sorted((tmp_path / "few" / "seven").iterdir())[1:]:
+        extra.unlink()
+    shutil.copytree(tiny / "pictures" / "zero", tmp_path / "single" / "zero")
+    (tmp_path / "unlabelled.csv").write_text("path,species\npictures/one/0.png,one\n")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert exit_code(words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert told in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.timeout(300)
+def test_a_study_of_other_data_is_refused(
+    tiny: Path, first: object, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny)
+    write_pictures(tmp_path / "others", per_class=20)
+    ledger = (tiny / "first" / "ledger.jsonl").read_bytes()
+    assert exit_code(["--space", "tiny.yaml", "--data", str(tmp_path / "others"), "--study", "first"]) == 2
+    assert "made from other data" in capsys.readouterr().err
+    assert (tiny / "first" / "ledger.jsonl").read_bytes() == ledger
