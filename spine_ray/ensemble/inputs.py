@@ -24,13 +24,12 @@ class Inputs:
     """The caller's index of each candidate."""
 
 
-def check_inputs(  # noqa: PLR0913 - the arguments of `select`, gathered
+def check_inputs(
     *,
     logits: NDArray[np.float32],
     labels: ArrayLike,
     folds: ArrayLike | None,
     groups: ArrayLike | None,
-    pool: str,
     pinned: Sequence[int],
     banned: Sequence[int],
     traits: Traits,
@@ -41,8 +40,6 @@ def check_inputs(  # noqa: PLR0913 - the arguments of `select`, gathered
     Raises:
         ValueError: As `select` says.
     """
-    if pool not in POOL_CHOICES:
-        raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOL_CHOICES)}")
     blocks = _checked_logits(logits)
     truth = _checked_labels(labels, blocks)
     _check_traits(traits, len(blocks))
@@ -61,6 +58,16 @@ def check_inputs(  # noqa: PLR0913 - the arguments of `select`, gathered
         rules=replace(rules, pinned=tuple(place[pin] for pin in dict.fromkeys(pinned))),
     )
     return Inputs(candidates=candidates, folds=fold_codes, kept=kept)
+
+
+def check_pool(pool: str) -> None:
+    """Refuse a pool that is none.
+
+    Raises:
+        ValueError: With those there are.
+    """
+    if pool not in POOL_CHOICES:
+        raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOL_CHOICES)}")
 
 
 def _checked_logits(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from spine_ray.ensemble.choose import (
 )
 from spine_ray.ensemble.greedy import Rules, Selection, Traits
 from spine_ray.ensemble.honest import HonestLosses, cross_fit
-from spine_ray.ensemble.inputs import Inputs, check_inputs
+from spine_ray.ensemble.inputs import Inputs, check_inputs, check_pool
 from spine_ray.ensemble.metrics import accuracy, bootstrap_interval, row_losses
 from spine_ray.ensemble.objective import OBJECTIVES, duality_gap
 from spine_ray.ensemble.pool import PoolName, member_disagreement, pooled
@@ -104,9 +104,9 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
 ) -> Ensemble:
     """Choose the ensemble from OOF logits, or the single best model where an ensemble is not worth it.
 
-    Members are calibrated by a temperature, pooled with floored log-probabilities and picked greedily on OOF
-    log-loss. The gain over the single best is measured by doing all of this again along the folds; where its
-    95 % interval includes 0, the answer is the single best model (unless members are pinned).
+    Members are calibrated by a temperature, pooled and picked greedily on OOF log-loss. The gain over the single best
+    is measured by doing all of this again along the folds; where its 95 % interval includes 0, the answer is the
+    single best model (unless members are pinned).
 
     Args:
         logits: (members, samples, classes), OOF logits of the candidates, all on the same rows.
@@ -124,22 +124,25 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
         banned: Candidates that must not.
         seed: Seed of the intervals' resampling.
 
-    Returns:
-        The answer with its report.
-
     Raises:
         ValueError: If shapes disagree, a logit is not finite, a label or index is out of range, or the limits
             leave no candidate.
     """
+    check_pool(pool)
+    traits = Traits(
+        families=tuple(map(str, families)), resolutions=tuple(map(int, resolutions)), costs=tuple(map(float, costs))
+    )
+    rules = Rules(max_members=max_members, max_cost=max_cost, price=price)
     inputs = check_inputs(
-        logits=logits, labels=labels, folds=folds, groups=groups, pool=pool, pinned=pinned, banned=banned,
-        traits=Traits(
-            families=tuple(map(str, families)),
-            resolutions=tuple(map(int, resolutions)),
-            costs=tuple(map(float, costs)),
-        ),
-        rules=Rules(max_members=max_members, max_cost=max_cost, price=price),
-    )  # fmt: skip
+        logits=logits,
+        labels=labels,
+        folds=folds,
+        groups=groups,
+        pinned=pinned,
+        banned=banned,
+        traits=traits,
+        rules=rules,
+    )
     pools: tuple[PoolName, ...] = ("log", "prob") if pool == "auto" else (pool,)
     return _answer(_evidence(inputs, pools, seed), inputs.kept)
 
