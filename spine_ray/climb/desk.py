@@ -15,6 +15,8 @@ from spine_ray.ladder.budget import FoldSizes, Forecast, observed_stretch
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.show.live import Progress
 from spine_ray.space.config import TrialConfig
+from spine_ray.space.configs import belongs
+from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import Event, TrialStarted
 from spine_ray.study.ledger import append_event, read_ledger
 from spine_ray.study.paths import StudyPaths
@@ -46,6 +48,11 @@ class Desk:
     def trials(self) -> dict[str, Trial]:
         """All trials of the study, by id, in the order in which they first started."""
         return trials_from_events(self.events)
+
+    def of_tier(self, tier: TierSpace) -> tuple[Trial, ...]:
+        """Return the trials that a tier can count as its own, whichever tier or space first ran them."""
+        kind = self.prepared.weights.kind
+        return tuple(trial for trial in self.trials.values() if belongs(tier, kind, trial.config))
 
     def record(self, event: Event) -> None:
         """Write an event to the ledger, then show and track it."""

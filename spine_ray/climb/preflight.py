@@ -4,8 +4,6 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from spine_ray.climb.request import SearchRequest, StoppedByGate
 from spine_ray.core.pixels import build_pixels, short_side
 from spine_ray.data.audit import Audit, audit
@@ -13,7 +11,6 @@ from spine_ray.data.folds import build_samples
 from spine_ray.data.inspection import Inspection, inspect_source
 from spine_ray.data.rows import Source
 from spine_ray.data.samples import Samples
-from spine_ray.data.sources import open_source
 from spine_ray.show.live import Progress
 from spine_ray.study.paths import StudyPaths, replace_json, replace_text
 from spine_ray.study.record import StudyRecord, WeightsRecord, read_record, write_record
@@ -118,17 +115,6 @@ def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> Path:
         rows.samples.sample_ids,
         short_side(resolution),
     )
-
-
-def open_data(request: SearchRequest) -> Source:
-    """Open the user's data or the built-in sample."""
-    return open_source(request.data)
-
-
-def fold_sizes(samples: Samples) -> tuple[float, float]:
-    """Return how many rows a fold trains on and holds out, on average."""
-    held_out = float(np.mean([len(samples.held_out(fold)) for fold in range(samples.num_folds)]))
-    return len(samples.dev) - held_out, held_out
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,8 @@ from spine_ray.core.weights import (
 from spine_ray.show.live import Progress
 from spine_ray.space.load import drop_frozen
 from spine_ray.space.schema import Space, TierSpace
-from spine_ray.study.record import WeightsRecord
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.record import WeightsRecord, read_record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,7 @@ def prepare(request: SearchRequest, classes: int, is_sample: bool, progress: Pro
     backbones = _backbones(request.spaces)
     for backbone in backbones:
         check_name(backbone)
-    weights = find_weights(request.weights, backbones, is_sample, progress)
+    weights = find_weights(_choice(request), backbones, is_sample, progress)
     spaces = request.spaces
     if weights.kind == "random":
         spaces = tuple(_without_frozen(space, request.sets, progress) for space in spaces)
@@ -81,6 +82,15 @@ def find_weights(choice: str, backbones: Sequence[str], is_sample: bool, progres
             f"no pretrained weights: {error}. Run once with network, or name a folder of safetensors files "
             "(--weights DIR), or ask for --weights random"
         ) from error
+
+
+def _choice(request: SearchRequest) -> str:
+    """Return what `--weights` means: in a study that exists, `auto` is what the study began with."""
+    paths = StudyPaths(request.study)
+    if request.weights != "auto" or not paths.record.exists():
+        return request.weights
+    source = read_record(request.study).weights.source
+    return "pretrained" if source == "hub" else source
 
 
 def _backbones(spaces: Sequence[Space]) -> tuple[str, ...]:

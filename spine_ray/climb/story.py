@@ -1,5 +1,6 @@
 """What a finished search says: the board, the answer in three sentences, the page."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,14 +45,19 @@ def page_of(desk: Desk, shipped: Shipped) -> ReportPage:
 def board_rows(desk: Desk, evidence: Evidence) -> list[BoardRow]:
     """Return every backbone at its start recipe, then the best found of each."""
     places = {trial.trial_id: place for place, trial in enumerate(evidence.trials)}
-    trials = list(desk.trials.values())
-    starts = [_row(desk, evidence, trial, "start", places) for trial in trials if trial.started.is_start]
+    starts = [trial for trial in desk.trials.values() if trial.started.is_start]
     best: dict[str, Trial] = {}
     for trial in evidence.trials:
         known = best.get(trial.config.backbone)
         if known is None or _loss(evidence, places, trial) < _loss(evidence, places, known):
             best[trial.config.backbone] = trial
-    return starts + [_row(desk, evidence, trial, "best", places) for trial in best.values()]
+    rows: list[BoardRow] = []
+    roles: tuple[tuple[Role, list[Trial]], ...] = (("start", starts), ("best", list(best.values())))
+    for role, trials in roles:
+        here = [places[trial.trial_id] for trial in trials if trial.trial_id in places]
+        leader = evidence.best(here) if here else None
+        rows += [_row(desk, evidence, trial, role, places.get(trial.trial_id), leader) for trial in trials]
+    return rows
 
 
 def ensemble_board(shipped: Shipped) -> EnsembleBoard:
@@ -128,11 +134,10 @@ def answer_of(desk: Desk, shipped: Shipped) -> Answer:
     )
 
 
-def _row(desk: Desk, evidence: Evidence, trial: Trial, role: Role, places: dict[str, int]) -> BoardRow:
-    place = places.get(trial.trial_id)
+def _row(desk: Desk, evidence: Evidence, trial: Trial, role: Role, place: int | None, leader: int | None) -> BoardRow:
     low: float | None = None
     high: float | None = None
-    loss, share = trial.log_loss, trial.accuracy
+    loss = trial.log_loss
     if place is not None:
         low, high = bootstrap_interval(evidence.losses[place], evidence.groups, seed=desk.request.seed)
         loss = float(evidence.losses[place].mean())
@@ -148,22 +153,25 @@ def _row(desk: Desk, evidence: Evidence, trial: Trial, role: Role, places: dict[
         log_loss=loss if loss is not None and np.isfinite(loss) else None,
         low=low,
         high=high,
-        accuracy=share,
+        accuracy=trial.accuracy,
         minutes=trial.seconds / 60,
         train_images_s=float(np.median(speeds)) if speeds else None,
         macs=trial.started.macs,
-        note=_note(desk, trial),
+        note="; ".join(_notes(desk, evidence, trial, place, leader)),
     )
 
 
-def _note(desk: Desk, trial: Trial) -> str:
-    notes = []
-    tiers = [tier for space in desk.prepared.spaces for tier in space.tiers if tier.name == trial.started.tier]
+def _notes(desk: Desk, evidence: Evidence, trial: Trial, place: int | None, leader: int | None) -> Iterator[str]:
+    """Say what a reader of the row must know."""
+    tiers = [tier for space in desk.prepared.spaces for tier in space.tiers]
     if any(trial.config.backbone in tier.overrides for tier in tiers):
-        notes.append("recipe overridden")
+        yield "recipe overridden"
     if trial.ended is not None and trial.ended.status != "completed":
-        notes.append(f"{trial.ended.status} at epoch {trial.ended.step} of {trial.started.total_steps}")
-    return "; ".join(notes)
+        yield f"{trial.ended.status} at epoch {trial.ended.step} of {trial.started.total_steps}"
+    if place is not None and leader is not None and place != leader:
+        apart = evidence.losses[place] - evidence.losses[leader]
+        if bootstrap_interval(apart, evidence.groups, seed=desk.request.seed)[0] <= 0.0:
+            yield f"within noise of {evidence.trials[leader].config.backbone}"
 
 
 def _loss(evidence: Evidence, places: dict[str, int], trial: Trial) -> float:

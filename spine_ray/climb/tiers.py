@@ -66,7 +66,7 @@ def _pass_gate(desk: Desk, space: Space, place: int, budget: Budget) -> TierSpac
 def _decide(desk: Desk, space: Space, place: int, budget: Budget, *, may_repeat: bool) -> GateDecision:
     evidence = gather(desk.paths, desk.samples, desk.trials)
     below, setting = space.tiers[place - 1], space.tiers[place].gate
-    here = evidence.of_tier(below.name)
+    here = evidence.places(desk.of_tier(below))
     if not len(here):
         return GateDecision(
             gate="sound" if place == 1 else "plateau",
@@ -86,7 +86,7 @@ def _decide(desk: Desk, space: Space, place: int, budget: Budget, *, may_repeat:
             setting=setting,
             seed=desk.request.seed,
         )
-    earlier = np.concatenate([evidence.of_tier(tier.name) for tier in space.tiers[: place - 1]])
+    earlier = evidence.places([trial for tier in space.tiers[: place - 1] for trial in desk.of_tier(tier)])
     options = PlateauOptions(
         min_effect=space.min_effect,
         moved_late=_moved_late(evidence, here),
@@ -124,7 +124,6 @@ def _run(desk: Desk, space: Space, place: int, tier: TierSpace, budget: Budget) 
         starts=frozenset(config.trial_id for config in starts),
         first=starts[0].trial_id,
     )
-    known = tuple(trial for trial in desk.trials.values() if trial.started.tier == tier.name)
     plan = TierPlan(
         domain=SearchDomain(
             tier=tier,
@@ -133,7 +132,7 @@ def _run(desk: Desk, space: Space, place: int, tier: TierSpace, budget: Budget) 
             seed=desk.request.seed,
         ),
         starts=starts,
-        known=known,
+        known=desk.of_tier(tier),
         most_trials=max(tier.trials, len(starts)),
         folds=desk.samples.num_folds,
         reduction=space.reduction,

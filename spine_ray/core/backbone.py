@@ -10,7 +10,8 @@ from typing import Any
 import timm
 import torch
 from rapidfuzz import process
-from timm.models import get_pretrained_cfg, is_model
+from safetensors import SafetensorError, safe_open
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,6 +33,8 @@ _KIN = {
     "senet": "resnet",
 }
 """Modules of timm whose models share a lineage; every other module is a family of its own."""
+_UNBUILDABLE = (RuntimeError, AssertionError, TypeError, ValueError, ArithmeticError, OSError, SafetensorError)
+"""What timm and its models raise for a size, an option or a file that does not suit them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class BackboneFacts:
     """What is known of a backbone at one resolution without any weights."""
 
     params: int
-    """Parameters without a classifier for the task (with its head of `classes` outputs)."""
+    """All parameters, those of the classifier of `classes` outputs among them."""
     macs: int
     """Multiply-accumulates of one forward pass of one image."""
 
@@ -56,14 +59,14 @@ def check_name(backbone: str) -> None:
     """Refuse a name that timm does not know.
 
     Raises:
-        ValueError: With near names.
+        ValueError: With near names, or with the tags that there are.
     """
     arch, _, tag = backbone.partition(".")
     if not is_model(arch):
         near = [match[0] for match in process.extract(arch, timm.list_models(), limit=3)]
         raise ValueError(f"unknown backbone {backbone!r}: timm has no such model (near: {', '.join(near)})")
-    if tag and get_pretrained_cfg(backbone, allow_unregistered=False) is None:
-        tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{arch}.*")]
+    tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]
+    if tag and tag not in tags:
         raise ValueError(f"unknown weights {tag!r} of {arch} (there are: {', '.join(tags) or 'none'})")
 
 
@@ -113,14 +116,15 @@ def make_model(
     if drop_path > 0.0:
         options["drop_path_rate"] = drop_path
     if weights is not None:
-        # num_classes 0 says that the file's own classifier, if any, is of another task.
-        options |= {
-            "pretrained": True,
-            "pretrained_cfg_overlay": {"file": str(weights), "num_classes": 0, "source": ""},
-        }
+        # num_classes 0 says that the file's own classifier, if any, is of another task; custom_load belongs to the
+        # original files of some backbones, which are no safetensors.
+        file = {"file": str(weights), "num_classes": 0, "source": "", "custom_load": False}
+        options |= {"pretrained": True, "pretrained_cfg_overlay": file}
     try:
         model: nn.Module = timm.create_model(backbone, num_classes=classes, **options)
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        if weights is not None:
+            _check_fit(model, weights)
+    except _UNBUILDABLE as error:
         origin = f" from {weights}" if weights else ""
         raise ValueError(f"{backbone} at {resolution} px cannot be built{origin}: {first_line(error)}") from error
     return model
@@ -135,12 +139,13 @@ def facts(backbone: str, resolution: int, classes: int) -> BackboneFacts:
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # timm talks of weights it cannot initialise on meta
-        model = make_model(backbone, resolution, classes).eval()
+        # Without gradients wanted: the counter trips over models that pass a parameter to a module.
+        model = make_model(backbone, resolution, classes).eval().requires_grad_(False)
         counter = FlopCounterMode(display=False)
         try:
             with counter, torch.no_grad():
                 shape = tuple(model(torch.empty(1, 3, resolution, resolution)).shape)
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except _UNBUILDABLE as error:
             raise ValueError(f"{backbone} does not run at {resolution} px: {first_line(error)}") from error
     if shape != (1, classes):
         raise ValueError(f"{backbone} at {resolution} px gives {shape}, not {(1, classes)}")
@@ -158,6 +163,20 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its kind where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _check_fit(model: nn.Module, weights: Path) -> None:
+    """Refuse a file of another model: what timm does not find in a file, it leaves random.
+
+    A file may have older names here and there, for which timm has filters, so a quarter may differ. Models of one
+    family and of different depths share up to two thirds.
+    """
+    with safe_open(weights, framework="pt") as file:
+        stored = set(file.keys())
+    known = set(model.state_dict())
+    shared = len(stored & known)
+    if shared < 0.75 * max(len(stored), len(known)):
+        raise ValueError(f"the model has {len(known)} tensors, the file {len(stored)}, and they share {shared}")
 
 
 def _takes_image_size(backbone: str) -> bool:

@@ -80,6 +80,7 @@ class Fit:
         freeze_backbone(model, config.freeze)
         self.model: nn.Module = model.to(device).to(memory_format=torch.channels_last)
         self._normalisation = normalisation_of(config.backbone)
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(self.model, recipe, device)
         self._batch_size = min(recipe.batch_size, len(rows))
         self._steps_an_epoch = len(rows) // self._batch_size
@@ -115,6 +116,7 @@ class Fit:
             logits = self.model(model_input(pictures, self._normalisation, self._device))
             loss = cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=recipe.label_smoothing)
         torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self._trained, recipe.clip_norm)
         self._optimizer.step()
         return loss.detach()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +60,17 @@ def open_pixels(folder: Path) -> PixelFile:
     Raises:
         ValueError: If the file is not whole.
     """
-    with np.load(folder / "index.npz") as index:
-        offsets, heights, widths = index["offsets"], index["heights"], index["widths"]
-    size = int((heights * widths * 3).sum())
     path = folder / "pixels.bin"
-    if path.stat().st_size != size:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, not {size}: delete the folder to rebuild it")
+    try:
+        # Opened here, because numpy leaves a file open that it cannot read.
+        with (folder / "index.npz").open("rb") as file, np.load(file) as index:
+            offsets, heights, widths = index["offsets"], index["heights"], index["widths"]
+        found = path.stat().st_size
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise ValueError(f"{folder} is no whole pixel file: delete the folder to rebuild it") from error
+    size = int((heights * widths * 3).sum())
+    if found != size:
+        raise ValueError(f"{path} has {found} bytes, not {size}: delete the folder to rebuild it")
     return PixelFile(folder, offsets, heights, widths, np.memmap(path, np.uint8, mode="r", shape=(size,)))
 
 
@@ -88,7 +94,7 @@ def build_pixels(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            building = folder.with_name(f"{key}.{os.getpid()}.part")
+            building = folder.with_name(f"{key}.part")  # ours alone under the lock: what lies there is of the dead
             shutil.rmtree(building, ignore_errors=True)
             building.mkdir()
             _write(building, (lambda row: decode(read(row), side)), len(content), progress)
@@ -104,12 +110,21 @@ def decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     """
     with Image.open(io.BytesIO(data)) as opened:
         opened.draft("RGB", (side, side))
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
+        picture = _rgb(ImageOps.exif_transpose(opened))
     scale = side / min(picture.size)
     size = (max(side, round(picture.width * scale)), max(side, round(picture.height * scale)))
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     return np.asarray(picture)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Convert to RGB; transparency is ignored."""
+    if picture.mode.startswith("I;16"):  # which Pillow would clip at 255, not scale
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode == "P":  # by way of RGBA, because Pillow warns of palettes with an alpha straight to RGB
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")
 
 
 def _write(

@@ -4,17 +4,17 @@ import hashlib
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from timm.models import get_pretrained_cfg
 
 from spine_ray.space.recipes import WeightsKind
 
 HUB_TIMEOUT_S = 5.0
 _FILE = "model.safetensors"
-_UNREACHABLE = (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ def weights_from_hub(backbones: Sequence[str]) -> Weights:
     for backbone, repository in missing.items():
         try:
             files[backbone] = Path(hf_hub_download(repository, _FILE, etag_timeout=HUB_TIMEOUT_S))
-        except _UNREACHABLE as error:
+        except Exception as error:  # the errors of the client and of what it downloads with share no base
             raise WeightsOutOfReachError(
                 f"the weights of {backbone} cannot be fetched: {type(error).__name__}"
             ) from error
@@ -96,13 +96,18 @@ def weights_from_hub(backbones: Sequence[str]) -> Weights:
 
 def _ask_hub(repository: str) -> None:
     """Ask the hub once for one file's description: its own client would try again for half a minute."""
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsOutOfReachError("the hub is not asked: HF_HUB_OFFLINE is set")
     request = urllib.request.Request(hf_hub_url(repository, _FILE), method="HEAD")
     try:
-        if constants.HF_HUB_OFFLINE:
-            raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
             pass
-    except _UNREACHABLE as error:
+    except HTTPError as answer:
+        answer.close()
+        # Below 500 the hub is there; whether it has the file, and for which token, its own client finds out.
+        if answer.code >= 500:
+            raise WeightsOutOfReachError(f"the hub answers with status {answer.code}") from answer
+    except (OSError, HTTPException) as error:
         raise WeightsOutOfReachError(f"the hub does not answer within {HUB_TIMEOUT_S:g} s ({error})") from error
 
 

@@ -47,10 +47,16 @@ class Forecast:
         known = [cost for cost in self.costs.values() if cost.backbone == config.backbone]
         if not known:
             return None
-        best = min(known, key=lambda cost: (abs(cost.resolution - config.resolution), abs(cost.freeze - config.freeze)))
+        best = min(known, key=lambda cost: _distance(cost, config))
         pixels = (config.resolution / best.resolution) ** 2
         epoch = self.sizes.train / best.train_images_s + self.sizes.held_out / best.infer_images_s
         return epoch * pixels * config.recipe.epochs * self.sizes.folds * self.stretch
+
+
+def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:
+    """Order measurements: the nearest resolution first, then those with no more frozen, then the nearest freeze."""
+    deeper = cost.freeze > config.freeze
+    return abs(cost.resolution - config.resolution), deeper, abs(cost.freeze - config.freeze)
 
 
 def observed_stretch(trials: Sequence[Trial], forecast: Forecast) -> float:

@@ -1,6 +1,6 @@
 """What completed trials say, side by side on the same rows: the matter of gates, board and ensemble."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +27,10 @@ class Evidence:
     folds: npt.NDArray[np.int64]
     groups: npt.NDArray[np.int64]
 
-    def of_tier(self, tier: str) -> npt.NDArray[np.int64]:
-        """Return the places of one tier's trials."""
-        return np.array([place for place, trial in enumerate(self.trials) if trial.started.tier == tier], np.int64)
+    def places(self, trials: Iterable[Trial]) -> npt.NDArray[np.int64]:
+        """Return where some trials stand here; those without OOF logits stand nowhere."""
+        wanted = {trial.trial_id for trial in trials}
+        return np.array([place for place, trial in enumerate(self.trials) if trial.trial_id in wanted], np.int64)
 
     def best(self, places: Sequence[int] | npt.NDArray[np.int64]) -> int:
         """Return the place with the lowest OOF log-loss."""

@@ -25,6 +25,8 @@ class Recipe:
     """The head's peak learning rate in units of `lr`; above 0."""
     weight_decay: float
     """AdamW decoupled weight decay of matrices and kernels, not of biases and norms; 0 or more."""
+    clip_norm: float
+    """Largest norm of the gradient of all trained parameters together; above 0."""
     warmup_share: float
     """Share of all steps with linear warm-up, 0 to 0.5; cosine decay to 0 follows."""
     label_smoothing: float
@@ -45,6 +47,7 @@ class Recipe:
         _check_range("lr", self.lr, 0.0, 10.0, open_low=True)
         _check_range("head_lr_factor", self.head_lr_factor, 0.0, 1e4, open_low=True)
         _check_range("weight_decay", self.weight_decay, 0.0, 10.0)
+        _check_range("clip_norm", self.clip_norm, 0.0, 1e6, open_low=True)
         _check_range("warmup_share", self.warmup_share, 0.0, 0.5)
         _check_range("label_smoothing", self.label_smoothing, 0.0, 0.5)
         _check_range("crop_area_min", self.crop_area_min, 0.05, 1.0)

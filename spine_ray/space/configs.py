@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from spine_ray.space.config import TrialConfig, freeze_class
+from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, freeze_class
 from spine_ray.space.fields import Around, Choice, Distribution, LogUniform, Scalar, Uniform
 from spine_ray.space.recipes import WeightsKind, start_recipe
 from spine_ray.space.schema import TierSpace
@@ -62,6 +62,21 @@ def start_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConf
         build_config(tier, weights_kind, backbone, tier.resolutions[0], tier.freezes[0], {})
         for backbone in tier.backbones
     )
+
+
+def belongs(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> bool:
+    """Say whether a configuration could have come from a tier: then its trial need not be trained again for it.
+
+    The searched recipe fields may have any value; everything else must be the tier's.
+    """
+    if config.backbone not in tier.backbones or config.resolution not in tier.resolutions:
+        return False
+    if config.freeze not in tier.freezes:
+        return False
+    start = build_config(tier, weights_kind, config.backbone, config.resolution, config.freeze, {})
+    searched = searched_fields(tier)
+    fixed = [name for name in RECIPE_FIELDS if name not in searched]
+    return all(getattr(config.recipe, name) == getattr(start.recipe, name) for name in fixed)
 
 
 def sampled_values(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> dict[str, Scalar]:

@@ -3,9 +3,9 @@
 For pretrained weights, from the literature and NOT verified here, because no pretrained weights of the ladder's
 backbones were at hand:
 
-- full: AdamW at 1e-4, 10 % warm-up, cosine to 0 are AutoGluon Multimodal's defaults (its `configs/optim/default.yaml`);
-  a head ten times faster than the backbone is PyTorch Lightning's `BackboneFinetuning` default
-  (`backbone_initial_ratio_lr=0.1`).
+- full: AdamW at 1e-4, 10 % warm-up, cosine to 0 and gradients clipped at norm 1 are AutoGluon Multimodal's defaults
+  (its `configs/optim/default.yaml`); a head ten times faster than the backbone is PyTorch Lightning's
+  `BackboneFinetuning` default (`backbone_initial_ratio_lr=0.1`).
 - head: 1e-3 is what the Keras transfer-learning guide trains a new head with on a frozen base; fastai's `fine_tune`
   uses 2e-3 for the same phase.
 - part: twice the full rate with a head of the head-only rate: an interpolation of the two, ours.
@@ -37,6 +37,7 @@ def start_recipe(weights: WeightsKind, freeze: FreezeClass) -> Recipe:
             lr=2e-3,
             head_lr_factor=1.0,
             weight_decay=0.05,
+            clip_norm=1.0,
             warmup_share=0.1,
             label_smoothing=0.1,
             class_weighting="none",
@@ -50,6 +51,7 @@ def start_recipe(weights: WeightsKind, freeze: FreezeClass) -> Recipe:
         lr=_PRETRAINED_LR[freeze],
         head_lr_factor=_PRETRAINED_HEAD_FACTOR[freeze],
         weight_decay=0.05,
+        clip_norm=1.0,
         warmup_share=0.1,
         label_smoothing=0.1,
         class_weighting="none",

@@ -3,10 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from spine_ray.data.samples import Samples
-from spine_ray.study.paths import StudyPaths, replace_table
+from spine_ray.study.paths import StudyPaths, read_table, replace_table
 
 
 def write_control(
@@ -33,10 +32,18 @@ def write_control(
 
 
 def read_control(paths: StudyPaths) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
-    """Return the control's shuffled labels (rows,) and logits (rows, classes), or None where none was run."""
+    """Return the control's shuffled labels (rows,) and logits (rows, classes), or None.
+
+    None where no control was run, or where it diverged and so says nothing.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     if not paths.control.exists():
         return None
-    table = pq.read_table(paths.control)
+    table = read_table(paths.control, ("label", "logits"))
+    if not len(table):
+        return None
     width = table.schema.field("logits").type.list_size
     logits = table.column("logits").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return table.column("label").to_numpy().astype(np.int64), np.asarray(logits.reshape(-1, width), np.float32)

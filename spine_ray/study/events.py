@@ -83,13 +83,16 @@ def event_from_dict(values: dict[str, Any]) -> Event:
     Raises:
         ValueError: If the kind is unknown or a field is missing or strange.
     """
-    rest = dict(values)
-    kind = _KINDS.get(rest.pop("event", ""))
+    name = values.get("event")
+    kind = _KINDS.get(str(name))
     if kind is None:
-        raise ValueError(f"unknown kind of event: {values.get('event')!r} (known: {', '.join(_KINDS)})")
-    if kind is TrialStarted:
-        rest["config"] = TrialConfig.from_dict(rest["config"])
+        raise ValueError(f"unknown kind of event: {name!r} (known: {', '.join(_KINDS)})")
+    rest = {key: value for key, value in values.items() if key != "event"}
     try:
+        if kind is TrialStarted:
+            rest["config"] = TrialConfig.from_dict(rest["config"])
         return kind(**rest)
+    except KeyError as error:
+        raise ValueError(f"a {name} event without {error}") from error
     except TypeError as error:
-        raise ValueError(f"a {values['event']} event that cannot be read: {error}") from error
+        raise ValueError(f"a {name} event that cannot be read: {error}") from error

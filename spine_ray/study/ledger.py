@@ -26,8 +26,8 @@ def read_ledger(path: Path) -> list[Event]:
     events = []
     for number, line in enumerate(lines, 1):
         try:
-            events.append(event_from_dict(json.loads(line)))
-        except (ValueError, KeyError, AttributeError) as error:
+            events.append(_read_line(line))
+        except ValueError as error:
             raise ValueError(f"line {number} of {path} cannot be read: {error}") from error
     return events
 
@@ -43,6 +43,13 @@ def append_event(path: Path, event: Event) -> None:
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _read_line(line: str) -> Event:
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError(f"an event is a JSON object, not {line[:40]!r}")
+    return event_from_dict(values)
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from spine_ray.data.samples import Samples
-from spine_ray.study.paths import StudyPaths, replace_table
+from spine_ray.study.paths import StudyPaths, read_table, replace_table
 
 
 def write_oof(paths: StudyPaths, trial_id: str, samples: Samples, logits: npt.NDArray[np.float32]) -> Path:
@@ -51,10 +50,7 @@ def read_oof(paths: StudyPaths, trial_id: str, samples: Samples) -> npt.NDArray[
         ValueError: If the file is missing or damaged, or its rows are not exactly the study's dev rows.
     """
     path = paths.oof(trial_id)
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"the OOF logits of {trial_id} cannot be read from {path}: {error}") from error
+    table = read_table(path, ("sample_id", "logits"))
     found = table.column("sample_id").to_pylist()
     expected = [samples.sample_ids[row] for row in samples.dev]
     if sorted(found) != sorted(expected):

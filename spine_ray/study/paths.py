@@ -3,6 +3,7 @@
 import json
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,19 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a Parquet file.
+
+    Raises:
+        ValueError: If the file is missing or damaged or lacks a column, with its name.
+    """
+    try:
+        return pq.read_table(path).select(list(columns))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read: {told}") from error
 
 
 def temporary_name(path: Path) -> Path:

@@ -24,7 +24,8 @@ def write_refit(
     path = paths.refit(trial_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    save_file(dict(arrays), temporary, metadata={"trial_id": trial_id, "frozen": frozen_hash})
+    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # safetensors scrambles the rest
+    save_file(ordered, temporary, metadata={"trial_id": trial_id, "frozen": frozen_hash})
     temporary.replace(path)
 
 

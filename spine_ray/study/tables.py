@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from spine_ray.data.samples import Samples
-from spine_ray.study.paths import StudyPaths, replace_table
+from spine_ray.study.paths import StudyPaths, read_table, replace_table
 from spine_ray.study.trials import Trial
 
 _TERA = 1e12
+_SAMPLE_COLUMNS = ("sample_id", "path", "label", "class", "group", "split", "fold")
+_NULLABLE = ("latency_ms", "log_loss", "accuracy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ def read_samples(paths: StudyPaths) -> Samples:
     Raises:
         ValueError: If it is missing or damaged.
     """
-    columns = _read(paths.samples).to_pydict()
+    columns = read_table(paths.samples, _SAMPLE_COLUMNS).to_pydict()
     labels = np.array(columns["label"], np.int64)
     names: dict[int, str] = dict(zip(columns["label"], columns["class"], strict=True))
     return Samples(
@@ -70,10 +70,15 @@ def read_samples(paths: StudyPaths) -> Samples:
 
 
 def write_trials(paths: StudyPaths, trials: Iterable[Trial]) -> None:
-    """Write `trials.parquet`: one row a trial, finished or not."""
+    """Write `trials.parquet`: one row a trial, finished or not; nothing where there are none."""
     rows = [_trial_row(trial) for trial in trials]
-    if rows:
-        replace_table(paths.trials, pa.Table.from_pylist(rows))
+    if not rows:
+        return
+    table = pa.Table.from_pylist(rows)
+    for name in _NULLABLE:  # a column of nulls alone would have no type
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table.column(name).cast(pa.float64()))
+    replace_table(paths.trials, table)
 
 
 def write_costs(paths: StudyPaths, costs: Iterable[Cost]) -> None:
@@ -88,7 +93,7 @@ def read_costs(paths: StudyPaths) -> dict[tuple[str, int, float], Cost]:
     if not paths.costs.exists():
         return {}
     names = [field.name for field in fields(Cost)]
-    rows = _read(paths.costs).select(names).to_pylist()
+    rows = read_table(paths.costs, names).to_pylist()
     return {cost.key: cost for cost in (Cost(**row) for row in rows)}
 
 
@@ -104,6 +109,8 @@ def budget_units(trial: Trial) -> float:
 
 def _trial_row(trial: Trial) -> dict[str, Any]:
     config, started = trial.config, trial.started
+    recipe = asdict(config.recipe)
+    recipe = {"fold_epochs": recipe.pop("epochs"), **recipe}  # `epochs` is what was trained, over all folds
     infer = float(np.median([epoch.infer_images_s for epoch in trial.epochs])) if trial.epochs else None
     return {
         "trial_id": trial.trial_id,
@@ -112,7 +119,7 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "family": started.family,
         "resolution": config.resolution,
         "freeze": config.freeze,
-        **asdict(config.recipe),
+        **recipe,
         "is_start": started.is_start,
         "status": trial.status or "interrupted",
         "reason": trial.ended.reason if trial.ended else "",
@@ -127,10 +134,3 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "weights_source": started.weights_source,
         "licence": started.licence,
     }
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error

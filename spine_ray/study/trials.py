@@ -38,7 +38,7 @@ class Trial:
     @property
     def seconds(self) -> float:
         """Wall time of the epochs so far, s."""
-        return sum(epoch.seconds for epoch in self.epochs)
+        return sum((epoch.seconds for epoch in self.epochs), 0.0)
 
     @property
     def log_loss(self) -> float | None:
@@ -56,6 +56,9 @@ def trials_from_events(events: Iterable[Event]) -> dict[str, Trial]:
 
     A trial that starts again (it was interrupted before) forgets the epochs from the step at which it resumes:
     a later epoch event with a step that exists replaces it and all after it.
+
+    Raises:
+        ValueError: If an event stands before the start of its trial.
     """
     trials: dict[str, Trial] = {}
     for event in events:

@@ -10,6 +10,8 @@ from pathlib import Path
 _DEFAULTS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths go on meaning what they mean to the user
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the log
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a failure is a row with its reason; the traceback is in the study's ray/
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is for the search, which would otherwise go on to the next tier
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

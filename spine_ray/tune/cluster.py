@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,9 +58,11 @@ def share(resources: dict[str, float], workers: int | None) -> Workers:
     Raises:
         ValueError: If fewer than one worker is asked for, or more than there are cores.
     """
-    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
+    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     most = max(1, cpus)
-    count = workers if workers is not None else (int(gpus) if gpus >= 1 else most)
+    count = workers if workers is not None else min(gpus or most, most)
     if not 1 <= count <= most:
         raise ValueError(f"--workers must be 1 to {most} (the cores there are), not {count}")
-    return Workers(count=count, cpus=max(1, cpus // count), gpus=min(1.0, gpus / count))
+    # A worker's share lies on one GPU, so the fullest GPU decides: 3 workers on 2 GPUs get half of one each.
+    share_of_gpu = 1.0 / math.ceil(count / gpus) if gpus else 0.0
+    return Workers(count=count, cpus=max(1, cpus // count), gpus=share_of_gpu)

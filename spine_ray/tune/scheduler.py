@@ -26,12 +26,15 @@ class ExactAsha(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
         """Let the trial go on or stop it."""
-        if result.get("done") or trial.config["is_control"]:
+        if result.get("done"):
             return str(TrialScheduler.CONTINUE)
+        is_over = self._deadline is not None and time.time() > self._deadline
+        if trial.config["is_control"]:
+            return str(TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE)
         trial_id = trial.config["trial_id"]
         contender = Contender(trial_id, trial.config["family"], trial.config["is_start"])
         reason = self._rungs.judge(contender, result["step"], result["log_loss"])
-        if reason is None and self._deadline is not None and time.time() > self._deadline:
+        if reason is None and is_over:
             reason = "the budget is spent"
         if reason is None:
             return str(TrialScheduler.CONTINUE)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
@@ -23,10 +23,16 @@ from spine_ray.space.fields import Choice, Scalar, Uniform
 from spine_ray.space.recipes import WeightsKind
 from spine_ray.space.schema import TierSpace
 
-_ASKS = 20
-"""Suggestions drawn before giving up on one that is new and admitted."""
+_CONTROL_PLACE = 2
+"""How many trials are handed out before the control, where there are as many."""
+_ASKS = 10
+"""Suggestions asked of the sampler; it may insist on what was tried, or what is not admitted."""
+_DRAWS = 100
+"""Suggestions then drawn at random before giving up on one that is new and admitted."""
 _REMEMBERED = 200
 """Most trials the sampler is built from: the newest."""
+_ROUNDING = 0.01
+"""Relative distance beyond a bound that rounding to three digits can explain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class Suggester:
         if len(self.outcomes) >= self.most_trials:
             return None
         number = len(self.outcomes)
-        for attempt in range(_ASKS):
+        for attempt in range(_ASKS + _DRAWS):
             config = suggest(self.domain, list(self.outcomes.values()), number, attempt)
             if config.trial_id not in self.outcomes and config.trial_id not in self.refused and self._take(config):
                 return config
@@ -94,12 +100,15 @@ class Suggester:
 
 
 def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, attempt: int) -> TrialConfig:
-    """Ask a sampler that is built from the outcomes alone."""
+    """Ask a sampler that is built from the outcomes alone; from the eleventh attempt on, draw at random."""
     seed = derive_seed(domain.seed, "suggest", domain.tier.name, number, attempt) % 2**32
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = TPESampler(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)
+    sampler: BaseSampler = RandomSampler(seed=seed)
+    if attempt < _ASKS:
+        sampler = TPESampler(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)
     study = optuna.create_study(direction="minimize", sampler=sampler)
-    study.add_trials([_record(domain, outcome) for outcome in outcomes[-_REMEMBERED:]])
+    remembered = [outcome for outcome in outcomes if _is_in_range(domain, outcome.config)][-_REMEMBERED:]
+    study.add_trials([_record(domain, outcome) for outcome in remembered])
     backbones = CategoricalDistribution(_backbones(domain))
     freezes = CategoricalDistribution(domain.tier.freezes)
     recipe = _recipe_distributions(domain.tier)
@@ -109,6 +118,8 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, atte
     resolution = int(asked.suggest_categorical(name, resolutions))
     values: dict[str, Scalar] = {each: asked.params[each] for each in recipe}
     config = build_config(domain.tier, domain.weights, backbone, resolution, asked.params["freeze"], values)
+    if "lr" not in values:
+        return config
     return replace(config, recipe=replace(config.recipe, lr=float(f"{config.recipe.lr:.3g}")))
 
 
@@ -133,10 +144,31 @@ def _params(domain: SearchDomain, config: TrialConfig) -> tuple[dict[str, Any], 
         name: CategoricalDistribution(resolutions),
         "freeze": CategoricalDistribution(domain.tier.freezes),
     }
+    values = sampled_values(domain.tier, domain.weights, config)
     for each, distribution in _recipe_distributions(domain.tier).items():
-        params[each] = sampled_values(domain.tier, domain.weights, config)[each]
+        params[each] = _clipped(distribution, values[each])
         distributions[each] = distribution
     return params, distributions
+
+
+def _is_in_range(domain: SearchDomain, config: TrialConfig) -> bool:
+    """Whether the sampler can be told of a configuration: another space's trial may have values beyond this one's."""
+    values = sampled_values(domain.tier, domain.weights, config)
+    for each, distribution in _recipe_distributions(domain.tier).items():
+        value = values[each]
+        if isinstance(distribution, CategoricalDistribution):
+            if value not in distribution.choices:
+                return False
+        elif not math.isclose(float(value), float(_clipped(distribution, value)), rel_tol=_ROUNDING):
+            return False
+    return True
+
+
+def _clipped(distribution: BaseDistribution, value: Scalar) -> Scalar:
+    """Return a value led back over a bound that rounding has crossed."""
+    if isinstance(distribution, FloatDistribution):
+        return min(max(float(value), distribution.low), distribution.high)
+    return value
 
 
 def _backbones(domain: SearchDomain) -> list[str]:
@@ -168,7 +200,8 @@ class TierSearcher(Searcher):
     Args:
         suggester: Chooses.
         describe: Returns what the worker must know beside the configuration.
-        control: The configuration of the shuffled-label control, or None; it runs third and is never told.
+        control: The configuration of the shuffled-label control, or None; it runs third, or last where there are
+            fewer, and is never told.
     """
 
     def __init__(
@@ -189,11 +222,11 @@ class TierSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next trial's configuration, or that there is none."""
-        if self._control is not None and next(self._count) == 2:
-            return {**self._describe(self._control), "is_control": True}
+        if next(self._count) == _CONTROL_PLACE and (control := self._hand_control()):
+            return control
         config = self._suggester.next_config()
         if config is None:
-            return cast("dict[str, Any]", Searcher.FINISHED)  # a string that ray knows
+            return self._hand_control() or cast("dict[str, Any]", Searcher.FINISHED)  # a string that ray knows
         self._handed[trial_id] = config
         return self._describe(config)
 
@@ -202,11 +235,17 @@ class TierSearcher(Searcher):
         config = self._handed.get(trial_id)
         if config is None:
             return
-        if error or result is None:
+        if error or not result:
             self._suggester.tell(Outcome(config, "failed"))
         else:
             state = "completed" if result["is_last"] else "stopped"
             self._suggester.tell(Outcome(config, state, result["step"], result["log_loss"]))
+
+    def _hand_control(self) -> dict[str, Any] | None:
+        control, self._control = self._control, None
+        if control is None or self._suggester.admit(control) is not None:
+            return None
+        return {**self._describe(control), "is_control": True}
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the ledger is what a search is resumed from."""

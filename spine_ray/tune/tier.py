@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial as RayTrial
 
@@ -99,6 +100,7 @@ class EventCallback(tune.Callback):
     def __init__(self, scheduler: ExactAsha, on_event: Callable[[Event], None]) -> None:
         """Start with no trial running."""
         self._scheduler, self._on_event = scheduler, on_event
+        self._started: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave everything out of ray's snapshots: they are never read."""
@@ -107,7 +109,7 @@ class EventCallback(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Record the start."""
         if not trial.config["is_control"]:
-            self._on_event(trial.config["started"].value)
+            self._start(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any
@@ -129,8 +131,15 @@ class EventCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Record a failure with the last line of its error."""
-        if not trial.config["is_control"]:
-            self._end(trial, "failed", failure_reason(trial.get_error()))
+        if trial.config["is_control"]:
+            return
+        if _id(trial) not in self._started:  # its worker died before it came up
+            self._start(trial)
+        self._end(trial, "failed", failure_reason(error_of(trial)))
+
+    def _start(self, trial: RayTrial) -> None:
+        self._started.add(_id(trial))
+        self._on_event(trial.config["started"].value)
 
     def _end(self, trial: RayTrial, status: Any, reason: str) -> None:
         last = trial.last_result or {}
@@ -148,6 +157,18 @@ class EventCallback(tune.Callback):
         )
 
 
+def error_of(trial: RayTrial) -> BaseException | None:
+    """Return what a worker raised, or None where ray kept nothing.
+
+    Ray's own `Trial.get_error` looks in the storage, where the file arrives only after the callbacks.
+    """
+    file = trial.pickled_error_file
+    if file is None or not Path(file).exists():
+        return None
+    error: BaseException = cloudpickle.loads(Path(file).read_bytes())
+    return error
+
+
 def failure_reason(error: BaseException | None) -> str:
     """Return one line that says what went wrong in a worker: the innermost error, not ray's wrapping of it."""
     while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
@@ -156,7 +177,7 @@ def failure_reason(error: BaseException | None) -> str:
         return "unknown error"
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     told = lines[-1].strip() if lines else ""
-    return f"{type(error).__name__}: {told}"[:300]
+    return f"{type(error).__name__}: {told}".removesuffix(": ")[:300]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from spine_ray.data.digits import digits_source
+from spine_ray.space.config import Recipe, TrialConfig
+
+if TYPE_CHECKING:
+    from spine_ray.core.fit import Task
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_and_one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep derived files out of the user's cache, and arithmetic in one thread: it is the same on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # The tests that need torch have imported it by now; the others start ten seconds sooner without it.
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits_task() -> Callable[[int], Task]:
+    """Return a function that makes a task of the first rows of the built-in sample; its classes take turns."""
+    from spine_ray.core.fit import Task
+    from spine_ray.core.pixels import build_pixels, open_pixels, short_side
+    from spine_ray.core.views import image_keys
+
+    def make(rows: int) -> Task:
+        source = digits_source()
+        pictures = [source.reader.read(row, "") for row in range(rows)]
+        names = [f"{hashlib.sha256(picture).hexdigest()[:16]}-{row}" for row, picture in enumerate(pictures)]
+        return Task(
+            pixels=open_pixels(build_pixels(pictures.__getitem__, names, short_side(32))),
+            keys=image_keys(names, 0),
+            labels=np.array([int(row.class_name) for row in source.rows[:rows]], np.int64),
+            classes=10,
+            seed=0,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trial_config() -> Callable[..., TrialConfig]:
+    """Return a function that makes a small configuration; keywords beyond its own are recipe fields."""
+
+    def make(
+        backbone: str = "test_resnet", *, resolution: int = 32, freeze: float = 0.0, **recipe: object
+    ) -> TrialConfig:
+        start = {
+            "epochs": 2,
+            "batch_size": 16,
+            "lr": 2e-3,
+            "head_lr_factor": 1.0,
+            "weight_decay": 0.05,
+            "warmup_share": 0.1,
+            "label_smoothing": 0.0,
+            "class_weighting": "none",
+            "clip_norm": 1.0,
+            "crop_area_min": 0.8,
+            "flip": False,
+            "drop_path": 0.0,
+        }
+        unknown = set(recipe) - set(start)
+        assert not unknown, unknown
+        return TrialConfig(
+            backbone=backbone, resolution=resolution, freeze=freeze, recipe=Recipe(**{**start, **recipe})
+        )
+
+    return make

@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from spine_ray.core.fit import Fit
+from spine_ray.core.score import logits_of
+from spine_ray.core.ship import REFIT, rebuild, trained_arrays
+
+CPU = torch.device("cpu")
+ROWS = np.arange(60)
+# Half of test_resnet's stem and 4 blocks: 2.5 of 5 groups go up to 3.
+FROZEN_HALF = ("conv1.", "bn1.", "layer1.", "layer2.")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Files of models without a classifier, as they are made for 64 px."""
+    folder = tmp_path_factory.mktemp("weights")
+    files = {}
+    for backbone in ("test_resnet", "test_vit"):
+        torch.manual_seed(7)
+        options = {"img_size": 64} if backbone == "test_vit" else {}
+        state = timm.create_model(backbone, num_classes=0, **options).state_dict()
+        files[backbone] = folder / f"{backbone}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, files[backbone])
+    return files
+
+
+def fitted(config, task, file=None):
+    fit = Fit(config, task, ROWS, REFIT, file, CPU)
+    for epoch in range(config.recipe.epochs):
+        fit.train_epoch(epoch)
+    return fit
+
+
+@pytest.fixture(scope="module")
+def task(digits_task):
+    return digits_task(60)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "left_out"),
+    [(0.0, ()), (0.5, FROZEN_HALF), (1.0, ("conv1.", "bn1.", "layer"))],
+)
+def test_what_ships_is_what_was_trained_with_its_running_statistics(freeze, left_out, task, trial_config):
+    model = fitted(trial_config(freeze=freeze), task).model
+    arrays = trained_arrays(model)
+    state = model.state_dict()
+    assert set(arrays) == {name for name in state if not left_out or not name.startswith(left_out)}
+    assert any(name.endswith("running_mean") for name in arrays) == (freeze < 1)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, state[name].numpy())
+
+
+def test_a_buffer_that_is_not_part_of_the_state_does_not_ship(task, trial_config):
+    model = fitted(trial_config("swin_tiny_patch4_window7_224", epochs=1, batch_size=30), task).model
+    buffers = {name for name, _ in model.named_buffers()}
+    assert buffers - set(model.state_dict())
+    assert set(trained_arrays(model)) == set(model.state_dict())
+
+
+@pytest.mark.parametrize("freeze", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("start", ["file", "random"])
+def test_a_rebuilt_model_says_what_the_fitted_one_said(backbone, start, freeze, task, weights, trial_config):
+    file = weights[backbone] if start == "file" else None
+    config = trial_config(backbone, freeze=freeze, drop_path=0.1 if backbone == "test_vit" else 0.0)
+    fit = fitted(config, task, file)
+    arrays = {name: array.copy() for name, array in trained_arrays(fit.model).items()}
+    torch.manual_seed(12345)  # whatever the process drew in between
+    rebuilt = rebuild(config, task.classes, task.seed, file, arrays)
+    assert not rebuilt.training
+    logits = logits_of(rebuilt, config, task.pixels, ROWS, CPU)
+    np.testing.assert_allclose(logits, fit.logits(ROWS), rtol=0, atol=1e-6)
+
+
+def test_a_frozen_part_of_random_weights_is_that_of_the_study_seed(task, trial_config):
+    config = trial_config(freeze=0.5)
+    arrays = trained_arrays(fitted(config, task).model)
+    right, wrong = (rebuild(config, 10, seed, None, arrays) for seed in (task.seed, task.seed + 1))
+    model = fitted(config, task).model
+    assert torch.equal(right.layer1[0].conv1.weight, model.layer1[0].conv1.weight)
+    assert not torch.equal(wrong.layer1[0].conv1.weight, model.layer1[0].conv1.weight)
+
+
+def test_tensors_of_another_model_are_refused(task, trial_config):
+    arrays = trained_arrays(fitted(trial_config(), task).model)
+    config = replace(trial_config(), backbone="test_vit")
+    with pytest.raises(ValueError, match=f"the stored weights of {config.trial_id} do not fit test_vit: "):
+        rebuild(config, 10, 0, None, arrays)

@@ -1,0 +1,196 @@
+import itertools
+from typing import Any
+
+import pytest
+
+from spine_ray.ladder.budget import (
+    SHIP_SHARE,
+    Admission,
+    Budget,
+    FoldSizes,
+    Forecast,
+    observed_stretch,
+    order_starts,
+)
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.recipes import start_recipe
+from spine_ray.study.events import EpochDone, Status, TrialEnded, TrialStarted
+from spine_ray.study.tables import Cost
+from spine_ray.study.trials import Trial
+
+SIZES = FoldSizes(train=80.0, held_out=20.0, folds=5)
+RECIPE = start_recipe("pretrained", "full")  # 10 epochs
+SLACK = 1.15
+
+
+def config(backbone: str = "resnet", resolution: int = 64, freeze: float = 0.0) -> TrialConfig:
+    return TrialConfig(backbone=backbone, resolution=resolution, freeze=freeze, recipe=RECIPE)
+
+
+def cost(backbone: str = "resnet", resolution: int = 64, freeze: float = 0.0, train_images_s: float = 40.0) -> Cost:
+    return Cost(
+        backbone=backbone, resolution=resolution, freeze=freeze, device="cpu", train_images_s=train_images_s,
+        infer_images_s=100.0, peak_mb=1.0,
+    )  # fmt: skip
+
+
+def forecast(*costs: Cost, stretch: float = 1.0) -> Forecast:
+    return Forecast({each.key: each for each in costs}, SIZES, stretch)
+
+
+def trial(seconds: float, status: Status | None, of: TrialConfig) -> Trial:
+    started = TrialStarted(
+        trial_id=of.trial_id, tier="light", config=of, family="resnet", is_start=True, total_steps=2, params=1,
+        macs=1, weights_source="hub", licence="unknown", time=0.0,
+    )  # fmt: skip
+    epochs = tuple(
+        EpochDone(
+            trial_id=of.trial_id, step=step, fold=0, epoch=step, train_loss=1.0, log_loss=1.0, accuracy=0.5,
+            seconds=seconds / 2, train_images_s=1.0, infer_images_s=1.0, peak_mb=1.0,
+        )
+        for step in (1, 2)
+    )  # fmt: skip
+    end = TrialEnded(
+        trial_id=of.trial_id, status=status or "failed", reason="", step=2, log_loss=1.0, accuracy=0.5,
+        seconds=seconds, time=1.0,
+    )  # fmt: skip
+    return Trial(started=started, epochs=epochs, ended=end if status else None)
+
+
+def test_a_trial_takes_every_epoch_of_every_fold() -> None:
+    # An epoch trains 80 rows at 40/s and scores 20 at 100/s: 2.2 s; 10 epochs of 5 folds.
+    assert forecast(cost()).seconds(config()) == pytest.approx(110.0)
+    assert forecast(cost(), stretch=1.5).seconds(config()) == pytest.approx(165.0)
+    assert Forecast({cost().key: cost()}, SIZES).seconds(config()) == pytest.approx(SLACK * 110.0)
+
+
+def test_nothing_is_said_of_a_backbone_that_was_not_measured() -> None:
+    assert forecast().seconds(config()) is None
+    assert forecast(cost("vit")).seconds(config("resnet")) is None
+
+
+def test_a_resolution_that_was_not_measured_is_scaled_by_its_pixels() -> None:
+    assert forecast(cost(resolution=32)).seconds(config(resolution=64)) == pytest.approx(440.0)
+    nearest = forecast(cost(resolution=32), cost(resolution=128, train_images_s=10.0))
+    # 96 is nearer to 128 than to 32.
+    assert nearest.seconds(config(resolution=96)) == pytest.approx(50 * 8.2 * (96 / 128) ** 2)
+
+
+def test_a_freeze_depth_that_was_not_measured_takes_the_nearest_with_less_frozen() -> None:
+    known = (cost(freeze=0.0, train_images_s=10.0), cost(freeze=0.5, train_images_s=20.0), cost(freeze=1.0))
+    assert forecast(*known).seconds(config(freeze=0.9)) == pytest.approx(50 * 4.2)  # 0.5, although 1.0 is nearer
+    assert forecast(*known).seconds(config(freeze=0.4)) == pytest.approx(50 * 8.2)
+    assert forecast(*known).seconds(config(freeze=1.0)) == pytest.approx(50 * 2.2)
+    # Where nothing with less frozen is known, the least frozen is what there is.
+    assert forecast(*known[1:]).seconds(config(freeze=0.25)) == pytest.approx(50 * 4.2)
+
+
+def test_the_stretch_is_the_median_of_what_completed_trials_took() -> None:
+    configs = [config(freeze=freeze) for freeze in (0.0, 0.5, 1.0)]
+    plain = forecast(*(cost(freeze=each.freeze) for each in configs))
+    trials = [trial(seconds, "completed", each) for seconds, each in zip((220.0, 330.0, 990.0), configs, strict=True)]
+    assert observed_stretch(trials, plain) == pytest.approx(3.0)
+    # The forecast's own stretch does not matter, or it would feed on itself.
+    assert observed_stretch(trials, Forecast(plain.costs, SIZES, 7.0)) == pytest.approx(3.0)
+
+
+def test_the_stretch_is_never_below_the_customary_slack() -> None:
+    assert observed_stretch([], forecast(cost())) == SLACK
+    assert observed_stretch([trial(55.0, "completed", config())], forecast(cost())) == SLACK
+
+
+@pytest.mark.parametrize("status", ["stopped", "failed", None])
+def test_only_completed_and_measured_trials_count_for_the_stretch(status: Status | None) -> None:
+    assert observed_stretch([trial(990.0, status, config())], forecast(cost())) == SLACK
+    assert observed_stretch([trial(990.0, "completed", config("vit"))], forecast(cost())) == SLACK
+
+
+def test_what_ships_keeps_its_share_of_the_budget() -> None:
+    budget = Budget(began=1_000.0, seconds=600.0)
+    assert budget.training_ends == pytest.approx(1_000.0 + 600.0 * (1 - SHIP_SHARE))
+
+
+@pytest.mark.parametrize(("tiers", "shares"), [(1, [1.0]), (2, [1 / 3, 1.0]), (3, [0.2, 0.6, 1.0])])
+def test_the_first_tier_has_half_the_share_of_the_others(tiers: int, shares: list[float]) -> None:
+    budget = Budget(began=1_000.0, seconds=1_000.0)
+    found = [budget.share_ends(tier, tiers) for tier in range(tiers)]
+    assert found == pytest.approx([1_000.0 + 800.0 * share for share in shares])
+    assert found[-1] == budget.training_ends
+
+
+def test_without_a_limit_nothing_ends_and_nothing_is_refused() -> None:
+    budget = Budget(began=0.0, seconds=None)
+    assert (budget.training_ends, budget.share_ends(0, 3)) == (None, None)
+    assert admission(budget=budget).refusal(config(), 1e9, 1e9) is None
+
+
+def admission(**changes: Any) -> Admission:
+    """Tier 0 of 3 in 1000 s: its share ends at 160, training at 800; the later tiers need 300 s."""
+    first, start = config(), config("vit")
+    values: dict[str, Any] = {
+        "budget": Budget(began=0.0, seconds=1_000.0), "tier": 0, "tiers": 3, "reserve": 300.0,
+        "starts": frozenset({first.trial_id, start.trial_id}), "first": first.trial_id,
+    }  # fmt: skip
+    return Admission(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("who", "limit", "word"),
+    [
+        (config(), 800.0, "the time for training"),
+        (config("vit"), 500.0, "the time before the later tiers"),
+        (config("other"), 160.0, "its tier's share of the budget"),
+    ],
+)
+def test_a_configuration_begins_while_it_ends_in_its_time(who: TrialConfig, limit: float, word: str) -> None:
+    rules = admission()
+    assert rules.refusal(who, limit - 100.0, 100.0) is None
+    refusal = rules.refusal(who, limit - 99.0, 100.0)
+    assert refusal == f"needs about {limit - 99:.0f} s, and {word} has {limit - 100:.0f} s left"
+
+
+def test_a_refusal_after_the_end_says_that_nothing_is_left() -> None:
+    assert admission().refusal(config("other"), 10.0, 900.0) == (
+        "needs about 10 s, and its tier's share of the budget has 0 s left"
+    )
+
+
+def test_a_start_recipe_has_at_least_its_tiers_share_whatever_is_reserved() -> None:
+    assert admission(reserve=790.0).refusal(config("vit"), 150.0, 0.0) is None
+    assert admission(reserve=790.0).refusal(config("vit"), 170.0, 0.0) is not None
+
+
+def test_what_was_not_measured_is_not_refused() -> None:
+    assert admission().refusal(config("other"), None, 100.0) is None
+
+
+def ordered(table: list[tuple[str, str, float | None, int]]) -> list[str]:
+    """Order start recipes given as (backbone, family, seconds, macs)."""
+    starts = {name: config(name) for name, *_ in table}
+    return [
+        each.backbone
+        for each in order_starts(
+            list(starts.values()),
+            {name: family for name, family, _, _ in table},
+            {starts[name].trial_id: seconds for name, _, seconds, _ in table if seconds is not None},
+            {starts[name].trial_id: macs for name, _, _, macs in table},
+        )
+    ]
+
+
+def test_starts_go_cheapest_first_and_every_family_once_before_any_twice() -> None:
+    table = [
+        ("r1", "resnet", 1.0, 9), ("r2", "resnet", 2.0, 9), ("r3", "resnet", 3.0, 9),
+        ("v1", "vit", 8.0, 9), ("v2", "vit", 9.0, 9), ("e1", "efficientnet", 5.0, 9),
+    ]  # fmt: skip
+    expected = ["r1", "e1", "v1", "r2", "v2", "r3"]
+    for given in itertools.islice(itertools.permutations(table), 0, None, 17):
+        assert ordered(list(given)) == expected
+
+
+def test_ties_in_seconds_fall_by_macs() -> None:
+    assert ordered([("a", "x", 2.0, 30), ("b", "y", 2.0, 10), ("c", "z", 2.0, 20)]) == ["b", "c", "a"]
+
+
+def test_without_any_measurement_macs_decide() -> None:
+    assert ordered([("a", "x", None, 30), ("b", "y", None, 10), ("c", "z", None, 20)]) == ["b", "c", "a"]

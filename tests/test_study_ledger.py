@@ -1,0 +1,119 @@
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.recipes import start_recipe
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.ledger import append_event, read_ledger
+
+CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
+STARTED = TrialStarted(
+    trial_id="a", tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=30, params=11,
+    macs=1_800, weights_source="hub", licence="apache-2.0", time=5.0,
+)  # fmt: skip
+EPOCH = EpochDone(
+    trial_id="a", step=1, fold=0, epoch=1, train_loss=1.5, log_loss=0.1 + 0.2, accuracy=0.6, seconds=2.0,
+    train_images_s=100.0, infer_images_s=300.0, peak_mb=512.0,
+)  # fmt: skip
+ENDED = TrialEnded(
+    trial_id="a", status="failed", reason="größer als\nder Speicher", step=1, log_loss=None, accuracy=None,
+    seconds=2.0, time=9.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.jsonl"
+
+
+def write(ledger: Path, *events: Event) -> None:
+    for event in events:
+        append_event(ledger, event)
+
+
+def test_a_ledger_that_was_never_written_is_empty(ledger: Path) -> None:
+    assert read_ledger(ledger) == []
+    ledger.touch()
+    assert read_ledger(ledger) == []
+
+
+def test_every_kind_of_event_comes_back_equal_and_in_order(ledger: Path) -> None:
+    events = [STARTED, EPOCH, replace(EPOCH, step=2), ENDED, replace(ENDED, status="completed", reason="")]
+    write(ledger, *events)
+    assert read_ledger(ledger) == events
+    assert ledger.read_text().count("\n") == len(events)  # an event is one line, whatever its reason says
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_survives(ledger: Path, loss: float) -> None:
+    write(ledger, replace(EPOCH, log_loss=loss), replace(ENDED, log_loss=loss))
+    epoch, ended = read_ledger(ledger)
+    assert isinstance(epoch, EpochDone)
+    assert isinstance(ended, TrialEnded)
+    assert repr(epoch.log_loss) == repr(ended.log_loss) == repr(loss)
+
+
+def test_a_line_torn_at_any_byte_is_dropped_with_a_warning(ledger: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(ledger, STARTED, EPOCH)
+    whole = ledger.read_bytes()
+    write(ledger, ENDED)
+    last = ledger.read_bytes()[len(whole) :]
+    for length in (1, len(last) // 2, last.index(b"gr") + 8, len(last) - 1):
+        ledger.write_bytes(whole + last[:length])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert read_ledger(ledger) == [STARTED, EPOCH]
+        assert "torn last line" in caplog.text
+
+
+def test_the_next_append_cuts_a_torn_line(ledger: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(ledger, STARTED, EPOCH)
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole + b'{"event": "ended", "tri')
+    write(ledger, ENDED)
+    with caplog.at_level(logging.WARNING):
+        assert read_ledger(ledger) == [STARTED, EPOCH, ENDED]
+    assert ledger.read_bytes().startswith(whole)
+    assert caplog.text == ""
+
+
+def test_a_torn_first_line_leaves_an_empty_ledger_to_append_to(ledger: Path) -> None:
+    ledger.write_bytes(b'{"event"')
+    assert read_ledger(ledger) == []
+    write(ledger, STARTED)
+    assert read_ledger(ledger) == [STARTED]
+
+
+def test_appending_does_not_touch_what_is_there(ledger: Path) -> None:
+    write(ledger, STARTED, EPOCH)
+    before = ledger.read_bytes()
+    write(ledger, ENDED)
+    assert ledger.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"event": "epoch", "tri',
+        "",
+        "3",
+        "null",
+        "[]",
+        '"epoch"',
+        '{"event": "paused"}',
+        '{"event": "started"}',
+        "\0" * 9,
+    ],
+)
+def test_a_damaged_inner_line_is_named(ledger: Path, damaged: str) -> None:
+    write(ledger, STARTED, EPOCH, ENDED)
+    lines = ledger.read_text().splitlines()
+    lines[1] = damaged
+    ledger.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"^line 2 of .*ledger\.jsonl cannot be read: ") as caught:
+        read_ledger(ledger)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.shipped import read_refit, write_refit
+
+ARRAYS = {
+    "head.weight": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
+    "head.bias": np.zeros(3, np.float32),
+    "norm.num_batches_tracked": np.array(17, np.int64),
+    "stem.weight": np.asfortranarray(np.arange(12.0, dtype=np.float32).reshape(3, 4)),
+}
+
+
+def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    write_refit(paths, "a", ARRAYS, "random")
+    found = read_refit(paths, "a")
+    assert set(found) == set(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    assert [path.name for path in paths.refit("a").parent.iterdir()] == ["refit.safetensors"]
+
+
+def test_the_file_names_its_trial_and_its_frozen_part(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    write_refit(paths, "a", ARRAYS, "f" * 64)
+    with safe_open(paths.refit("a"), framework="np") as file:
+        assert file.metadata() == {"trial_id": "a", "frozen": "f" * 64}
+
+
+def test_a_member_fitted_again_replaces_the_file(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    write_refit(paths, "a", ARRAYS, "random")
+    write_refit(paths, "a", {"head.bias": np.ones(3, np.float32)}, "random")
+    assert list(read_refit(paths, "a")) == ["head.bias"]
+
+
+@pytest.mark.parametrize("kept", [0, 4, -6])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, kept: int) -> None:
+    paths = StudyPaths(tmp_path)
+    write_refit(paths, "a", ARRAYS, "random")
+    paths.refit("a").write_bytes(paths.refit("a").read_bytes()[:kept])
+    with pytest.raises(ValueError, match="the weights of a cannot be read") as caught:
+        read_refit(paths, "a")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the weights of b cannot be read from .*refit\.safetensors"):
+        read_refit(StudyPaths(tmp_path), "b")

@@ -1,0 +1,46 @@
+import pytest
+
+from spine_ray.tune.cluster import Workers, share
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "expected"),
+    [
+        ({"CPU": 2.0}, None, Workers(2, 1, 0.0)),
+        ({"CPU": 8.0}, None, Workers(8, 1, 0.0)),
+        ({"CPU": 8.0}, 1, Workers(1, 8, 0.0)),
+        ({"CPU": 8.0}, 3, Workers(3, 2, 0.0)),
+        ({}, None, Workers(1, 1, 0.0)),
+        ({"CPU": 0.0}, None, Workers(1, 1, 0.0)),
+        ({"CPU": 16.0, "GPU": 1.0}, None, Workers(1, 16, 1.0)),
+        ({"CPU": 64.0, "GPU": 8.0}, None, Workers(8, 8, 1.0)),
+        ({"CPU": 64.0, "GPU": 8.0}, 4, Workers(4, 16, 1.0)),
+        ({"CPU": 16.0, "GPU": 1.0}, 2, Workers(2, 8, 0.5)),
+        ({"CPU": 16.0, "GPU": 2.0}, 3, Workers(3, 5, 0.5)),  # one GPU holds two of them, so both are halved
+        ({"CPU": 4.0, "GPU": 8.0}, None, Workers(4, 1, 1.0)),  # a worker needs a core, so four GPUs stay idle
+    ],
+)
+def test_what_there_is_is_shared(resources: dict[str, float], workers: int | None, expected: Workers) -> None:
+    assert share(resources, workers) == expected
+
+
+def test_all_workers_fit_at_once_whatever_is_asked_for() -> None:
+    for cpus in range(1, 20):
+        for gpus in range(5):
+            for count in range(1, cpus + 1):
+                found = share({"CPU": cpus, "GPU": gpus}, count)
+                assert found.count == count
+                assert found.cpus * count <= cpus
+                # A share cannot lie on two GPUs, so what counts is how many fit on each.
+                assert not gpus or int(1 / found.gpus + 1e-9) * gpus >= count
+
+
+@pytest.mark.parametrize("workers", [0, -1, 9])
+def test_more_workers_than_cores_or_none_are_refused(workers: int) -> None:
+    with pytest.raises(ValueError, match=rf"--workers must be 1 to 8 .*not {workers}"):
+        share({"CPU": 8.0, "GPU": 1.0}, workers)
+
+
+def test_a_worker_trains_on_a_gpu_where_it_has_a_share_of_one() -> None:
+    assert Workers(1, 1, 0.5).device == "cuda"
+    assert Workers(1, 1, 0.0).device == "cpu"

@@ -1,0 +1,324 @@
+"""A tiny tier on a real ray of two workers: slow, because every worker imports torch anew."""
+
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from PIL import Image
+from ray.tune.experiment import Trial as RayTrial
+from safetensors import safe_open
+from sklearn.datasets import load_digits
+
+from spine_ray.core.backbone import facts, family_of
+from spine_ray.core.fit import Fit
+from spine_ray.core.pixels import build_pixels, short_side
+from spine_ray.core.ship import REFIT
+from spine_ray.data.folds import build_samples
+from spine_ray.data.inspection import inspect_source
+from spine_ray.data.samples import Samples
+from spine_ray.data.sources import open_source
+from spine_ray.ensemble.calibrate import fit_temperature, log_probs
+from spine_ray.ensemble.metrics import accuracy, log_loss
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.configs import start_configs
+from spine_ray.space.fields import Around
+from spine_ray.space.schema import TierSpace
+from spine_ray.study.control import read_control
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.oof import read_oof
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.tables import write_samples
+from spine_ray.study.trials import Trial, trials_from_events
+from spine_ray.tune.cluster import Workers, running_ray
+from spine_ray.tune.refit import Refit, refit_members, score_rows
+from spine_ray.tune.rungs import Rungs
+from spine_ray.tune.scheduler import ExactAsha
+from spine_ray.tune.searcher import SearchDomain
+from spine_ray.tune.tier import EventCallback, Opaque, Refusal, TierPlan, failure_reason, run_tier
+from spine_ray.tune.work import WorkOrder, open_work, shuffled_labels
+
+CLASSES = {"one": 1, "seven": 7, "zero": 0}
+FOLDS, EPOCHS, SIDE = 2, 2, 32
+GOOD, BROKEN = ("test_resnet", "test_efficientnet"), "test_vit"
+TIER = TierSpace(
+    name="light",
+    backbones=(*GOOD, BROKEN),
+    resolutions=(SIDE,),
+    recipe={"epochs": EPOCHS, "batch_size": 16, "lr": Around(3.0)},
+    trials=5,
+)
+STARTS = start_configs(TIER, "random")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of 120 pictures, ready to train on; the weights of one backbone are not where they should be."""
+
+    paths: StudyPaths
+    samples: Samples
+    order: WorkOrder
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a tier's run left behind."""
+
+    events: list[Event]
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def trials(self) -> dict[str, Trial]:
+        return trials_from_events(self.events)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    root = tmp_path_factory.mktemp("tier")
+    scans = load_digits()
+    for name, digit in CLASSES.items():
+        (root / "data" / name).mkdir(parents=True)
+        for number, scan in enumerate(scans.images[scans.target == digit][:40]):
+            pixels = np.rint(scan * 255 / 16).astype(np.uint8)
+            Image.fromarray(pixels).resize((24, 24)).save(root / "data" / name / f"{number}.png")
+    source = open_source(str(root / "data"))
+    samples = build_samples(inspect_source(source), folds=FOLDS, test_share=0.25, seed=0)
+    paths = StudyPaths(root / "study")
+    write_samples(paths, samples)
+    places = source.locate(samples.paths)
+    folder = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE))
+    weights = ((BROKEN, root / "nothing.safetensors", "0" * 64),)
+    order = WorkOrder(study=paths.root, pixels=folder, seed=0, weights=weights, device="cpu", threads=1)
+    return Study(paths, samples, order)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with running_ray(None, 2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def climbed(study: Study, workers: Workers) -> Run:
+    """The tier's one long run, with the control; the broken backbone is tried at its start recipe alone."""
+    return run(study, workers, control=STARTS[0], admit=_only_start_if_broken)
+
+
+def run(study: Study, workers: Workers, **changes: Any) -> Run:
+    values: dict[str, Any] = {
+        "domain": SearchDomain(
+            tier=TIER, weights="random", buildable=frozenset((each, SIDE) for each in TIER.backbones), seed=0
+        ),
+        "starts": STARTS, "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3, "control": None,
+        "deadline": None, "admit": lambda _: None, "describe": describe,
+    }  # fmt: skip
+    events: list[Event] = []
+    refusals = run_tier(TierPlan(**{**values, **changes}), study.order, workers, events.append)
+    return Run(events, refusals)
+
+
+def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
+    known = facts(config.backbone, config.resolution, len(CLASSES))
+    return TrialStarted(
+        trial_id=config.trial_id, tier=TIER.name, config=config, family=family_of(config.backbone), is_start=is_start,
+        total_steps=EPOCHS * FOLDS, params=known.params, macs=known.macs, weights_source="random",
+        licence="unknown", time=time.time(),
+    )  # fmt: skip
+
+
+def _only_start_if_broken(config: TrialConfig) -> str | None:
+    return "it is broken" if config.backbone == BROKEN and config not in STARTS else None
+
+
+@pytest.mark.timeout(180)
+def test_starts_and_suggestions_run_to_their_ends(climbed: Run) -> None:
+    trials = climbed.trials
+    assert len(trials) == TIER.trials
+    assert [trial.started.is_start for trial in trials.values()].count(True) == len(STARTS)
+    for config in STARTS[:2]:
+        assert trials[config.trial_id].is_completed
+    suggested = [trial for trial in trials.values() if not trial.started.is_start]
+    assert {trial.status for trial in suggested} <= {"completed", "stopped"}
+    assert all(
+        "above the cut" in trial.ended.reason for trial in suggested if trial.status == "stopped" and trial.ended
+    )
+
+
+@pytest.mark.timeout(180)
+def test_every_trial_starts_then_tells_its_epochs_in_order_then_ends(climbed: Run) -> None:
+    for trial_id, trial in climbed.trials.items():
+        mine = [event for event in climbed.events if event.trial_id == trial_id]
+        assert isinstance(mine[0], TrialStarted)
+        assert isinstance(mine[-1], TrialEnded)
+        epochs = [event for event in mine if isinstance(event, EpochDone)]
+        assert len(epochs) == len(mine) - 2
+        expected = [(step, (step - 1) // EPOCHS, (step - 1) % EPOCHS + 1) for step in range(1, len(epochs) + 1)]
+        assert [(each.step, each.fold, each.epoch) for each in epochs] == expected
+        assert mine[-1].step == len(epochs)
+        if trial.is_completed:
+            assert len(epochs) == trial.started.total_steps
+            assert mine[-1].log_loss == epochs[-1].log_loss
+
+
+@pytest.mark.timeout(180)
+def test_completed_trials_and_no_others_leave_oof_logits_that_score_as_told(study: Study, climbed: Run) -> None:
+    completed = {trial_id: trial for trial_id, trial in climbed.trials.items() if trial.is_completed}
+    assert {path.stem for path in study.paths.oof("x").parent.iterdir()} == set(completed)
+    labels = study.samples.labels[study.samples.dev]
+    for trial_id, trial in completed.items():
+        logits = read_oof(study.paths, trial_id, study.samples)
+        calibrated = log_probs(logits, fit_temperature(logits, labels))
+        assert log_loss(calibrated, labels) == pytest.approx(trial.log_loss, rel=1e-6)
+        assert accuracy(calibrated, labels) == pytest.approx(trial.accuracy)
+
+
+@pytest.mark.timeout(180)
+def test_a_failing_backbone_is_a_row_with_a_reason_of_one_line(climbed: Run) -> None:
+    trial = climbed.trials[STARTS[2].trial_id]
+    assert trial.status == "failed"
+    assert trial.epochs == ()
+    assert trial.ended is not None
+    assert "nothing.safetensors" in trial.ended.reason
+    assert "\n" not in trial.ended.reason
+
+
+@pytest.mark.timeout(180)
+def test_what_was_not_admitted_is_returned_with_its_reason(climbed: Run) -> None:
+    assert all(refusal.config.backbone == BROKEN for refusal in climbed.refusals)
+    assert {refusal.reason for refusal in climbed.refusals} <= {"it is broken"}
+    refused = {refusal.config.trial_id for refusal in climbed.refusals}
+    assert not refused & set(climbed.trials)
+
+
+@pytest.mark.timeout(180)
+def test_the_control_trains_one_fold_on_shuffled_labels_and_leaves_no_event(study: Study, climbed: Run) -> None:
+    found = read_control(study.paths)
+    assert found is not None
+    labels, logits = found
+    held_out = study.samples.held_out(0)
+    np.testing.assert_array_equal(labels, shuffled_labels(study.samples, study.order.seed)[held_out])
+    assert logits.shape == (len(held_out), len(CLASSES))
+    namesake = [event for event in climbed.events if event.trial_id == STARTS[0].trial_id]
+    assert len(namesake) == 1 + EPOCHS * FOLDS + 1
+
+
+@pytest.mark.timeout(180)
+def test_trials_that_are_over_are_not_trained_again(study: Study, workers: Workers, climbed: Run) -> None:
+    again = run(study, workers, known=tuple(climbed.trials.values()))
+    assert again == Run([], ())
+
+
+@pytest.mark.timeout(180)
+def test_an_interrupted_trial_runs_again_and_stops_after_an_epoch_when_time_is_up(
+    study: Study, workers: Workers, climbed: Run
+) -> None:
+    first, *others = climbed.trials.values()
+    interrupted = replace(first, epochs=first.epochs[:1], ended=None)
+    again = run(study, workers, known=(interrupted, *others), deadline=time.time() - 1.0)
+    (trial,) = again.trials.values()
+    assert trial.config == first.config
+    assert [type(event) for event in again.events] == [TrialStarted, EpochDone, TrialEnded]
+    assert trial.ended is not None
+    assert (trial.status, trial.ended.reason, trial.ended.step) == ("stopped", "the budget is spent", 1)
+
+
+@pytest.mark.timeout(180)
+def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: Study, workers: Workers) -> None:
+    configs = [STARTS[1], replace(STARTS[0], freeze=0.5)]
+    told: list[Refit] = []
+    refit_members(configs, study.order, workers, told.append)
+    assert {each.trial_id for each in told} == {each.trial_id for each in configs}
+    rows = study.samples.test
+    scored = score_rows(configs, study.order, workers, rows)
+    for config, logits in zip(configs, scored, strict=True):
+        with safe_open(study.paths.refit(config.trial_id), framework="np") as file:
+            assert file.metadata() == {"trial_id": config.trial_id, "frozen": "random"}
+        assert logits.shape == (len(rows), len(CLASSES))
+        np.testing.assert_allclose(logits, _fitted_here(study, config, rows), rtol=1e-3, atol=1e-3)
+
+
+def _fitted_here(study: Study, config: TrialConfig, rows: np.ndarray) -> np.ndarray:
+    """The same fit in this process, scored without leaving it."""
+    samples, task = open_work(study.order)
+    fit = Fit(config, task, samples.dev, REFIT, None, torch.device("cpu"))
+    for epoch in range(config.recipe.epochs):
+        fit.train_epoch(epoch)
+    return fit.logits(rows)
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_leaves_the_tier_at_once(study: Study, workers: Workers) -> None:
+    def interrupt(_: TrialConfig) -> str | None:
+        signal.raise_signal(signal.SIGINT)
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, workers, admit=interrupt)
+
+
+class SilentTrial(RayTrial):
+    """A trial of whose error ray kept nothing."""
+
+    pickled_error_file = None
+
+
+def waiting_trial(config: TrialConfig, *, is_control: bool = False) -> RayTrial:
+    values = {
+        "trial_id": config.trial_id,
+        "is_control": is_control,
+        "started": Opaque(describe(config, True)),
+    }
+    return SilentTrial("trainable", config=values, stub=True)
+
+
+def callback(events: list[Event]) -> EventCallback:
+    return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append)
+
+
+def test_a_worker_that_dies_before_it_comes_up_is_a_trial_that_started_and_failed() -> None:
+    events: list[Event] = []
+    callback(events).on_trial_error(0, [], waiting_trial(STARTS[0]))
+    (trial,) = trials_from_events(events).values()
+    assert (trial.status, trial.config) == ("failed", STARTS[0])
+
+
+def test_a_failing_trial_starts_once() -> None:
+    events: list[Event] = []
+    given = callback(events)
+    given.on_trial_start(0, [], waiting_trial(STARTS[0]))
+    given.on_trial_error(0, [], waiting_trial(STARTS[0]))
+    assert [type(event) for event in events] == [TrialStarted, TrialEnded]
+
+
+def test_nothing_is_told_of_the_control() -> None:
+    events: list[Event] = []
+    given, control = callback(events), waiting_trial(STARTS[0], is_control=True)
+    given.on_trial_start(0, [], control)
+    given.on_trial_result(0, [], control, {})
+    given.on_trial_complete(0, [], control)
+    given.on_trial_error(0, [], control)
+    assert events == []
+
+
+def _wrapped(error: Exception) -> BaseException:
+    return ray.exceptions.RayTaskError("step", "Traceback (most recent call last):\n  many lines", error)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "unknown error"),
+        (ValueError("no such file"), "ValueError: no such file"),
+        (FileNotFoundError(), "FileNotFoundError"),
+        (RuntimeError("while loading:\n\n  the shapes differ\n"), "RuntimeError: the shapes differ"),
+        (_wrapped(_wrapped(ValueError("deep"))), "ValueError: deep"),
+        (ValueError("long" * 200), "ValueError: " + "long" * 72),
+    ],
+)
+def test_a_reason_is_the_innermost_error_on_one_line(error: BaseException | None, reason: str) -> None:
+    assert failure_reason(error) == reason
