@@ -173,7 +173,7 @@ def test_a_file_replaces_all_but_the_classifier(saved, num_classes):
     "backbone",
     [
         "mobilenetv3_small_050.lamb_in1k",
-        # timm knows its original weights, a NumPy archive, with a loader of their own.
+        # Its original weights are a NumPy archive, which timm reads with a loader of its own.
         "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
     ],
 )

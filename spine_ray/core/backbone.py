@@ -116,10 +116,11 @@ def make_model(
     if drop_path > 0.0:
         options["drop_path_rate"] = drop_path
     if weights is not None:
-        # num_classes 0 says that the file's own classifier, if any, is of another task; custom_load belongs to the
-        # original files of some backbones, which are no safetensors.
-        file = {"file": str(weights), "num_classes": 0, "source": "", "custom_load": False}
-        options |= {"pretrained": True, "pretrained_cfg_overlay": file}
+        # num_classes 0 says that the file's own classifier, if any, is of another task.
+        options |= {
+            "pretrained": True,
+            "pretrained_cfg_overlay": {"file": str(weights), "num_classes": 0, "source": ""},
+        }
     try:
         model: nn.Module = timm.create_model(backbone, num_classes=classes, **options)
         if weights is not None:
