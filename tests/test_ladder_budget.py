@@ -46,7 +46,7 @@ def trial(seconds: float, status: Status | None, of: TrialConfig) -> Trial:
     epochs = tuple(
         EpochDone(
             trial_id=of.trial_id, step=step, fold=0, epoch=step, train_loss=1.0, log_loss=1.0, accuracy=0.5,
-            seconds=seconds / 2, train_images_s=1.0, infer_images_s=1.0, peak_mb=1.0,
+            seconds=seconds / 2, train_images=200, train_images_s=1.0, infer_images_s=1.0, peak_mb=1.0,
         )
         for step in (1, 2)
     )  # fmt: skip

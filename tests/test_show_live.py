@@ -39,6 +39,7 @@ def epoch(trial_id, step, seconds=2.0):
         log_loss=0.5,
         accuracy=0.875,
         seconds=seconds,
+        train_images=200,
         train_images_s=1.0,
         infer_images_s=1.0,
         peak_mb=1.0,

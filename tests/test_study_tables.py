@@ -40,7 +40,7 @@ def trial(trial_id: str, losses: list[float], status: Status | None, reason: str
     epochs = tuple(
         EpochDone(
             trial_id=trial_id, step=step, fold=0, epoch=step, train_loss=1.0, log_loss=loss, accuracy=0.25 * step,
-            seconds=2.0, train_images_s=100.0, infer_images_s=50.0 * 2**step, peak_mb=1.0,
+            seconds=2.0, train_images=200, train_images_s=100.0, infer_images_s=50.0 * 2**step, peak_mb=1.0,
         )
         for step, loss in enumerate(losses, 1)
     )  # fmt: skip
@@ -142,7 +142,7 @@ def test_a_study_without_trials_has_no_table(paths: StudyPaths) -> None:
 
 
 def test_budget_units_are_three_forward_passes_of_every_image() -> None:
-    # 3 epochs of 2 s at 100 images/s are 600 images of 0.5 giga-MACs, three times over.
+    # 3 epochs of 200 images are 600 images of 0.5 giga-MACs, three times over.
     assert budget_units(trial("a", [0.9, 0.5, 0.3], None)) == pytest.approx(3 * 600 * 0.0005)
     assert budget_units(trial("a", [], None)) == 0.0
 

@@ -20,7 +20,7 @@ def started(trial_id: str, time: float = 0.0) -> TrialStarted:
 def epoch(trial_id: str, step: int, **changes: Any) -> EpochDone:
     values = {
         "fold": 0, "epoch": step, "train_loss": 1.0, "log_loss": 1.0 / step, "accuracy": 0.1 * step, "seconds": 2.0,
-        "train_images_s": 10.0, "infer_images_s": 30.0, "peak_mb": 1.0,
+        "train_images": 200, "train_images_s": 10.0, "infer_images_s": 30.0, "peak_mb": 1.0,
     }  # fmt: skip
     return EpochDone(trial_id=trial_id, step=step, **{**values, **changes})
 

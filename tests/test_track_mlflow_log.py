@@ -45,6 +45,7 @@ def epoch(trial_id: str, step: int) -> EpochDone:
         log_loss=1.0 / step,
         accuracy=0.5,
         seconds=0.1,
+        train_images=200,
         train_images_s=100.0,
         infer_images_s=300.0,
         peak_mb=50.0,

@@ -59,6 +59,7 @@ def test_an_entry_with_nan_survives_its_line():
         log_loss=0.1,
         accuracy=0.5,
         seconds=1.0,
+        train_images=200,
         train_images_s=1.0,
         infer_images_s=1.0,
         peak_mb=1.0,

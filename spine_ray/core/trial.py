@@ -32,6 +32,8 @@ class EpochRecord:
     accuracy: float
     """On the same rows; higher is better."""
     seconds: float
+    train_images: int
+    """Images trained on, counting repeats."""
     train_images_s: float
     infer_images_s: float
     peak_mb: float
@@ -106,6 +108,7 @@ class TrialRun:
             log_loss=loss,
             accuracy=share,
             seconds=now - began,
+            train_images=result.images,
             train_images_s=result.images / result.seconds,
             infer_images_s=len(held_out) / (now - scoring),
             peak_mb=peak_memory_mb(self._device),

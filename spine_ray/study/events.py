@@ -46,6 +46,8 @@ class EpochDone:
     """Accuracy on the same rows; higher is better."""
     seconds: float
     """Wall time of training and scoring, s."""
+    train_images: int
+    """Images trained on, counting repeats."""
     train_images_s: float
     infer_images_s: float
     peak_mb: float

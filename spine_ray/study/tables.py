@@ -103,7 +103,7 @@ def budget_units(trial: Trial) -> float:
     Forward and backward of a trained layer cost three forward passes; the frozen prefix is not discounted, so the
     number says what was asked for and not how cleverly it was computed.
     """
-    images = sum(epoch.train_images_s * epoch.seconds for epoch in trial.epochs)
+    images = sum(epoch.train_images for epoch in trial.epochs)
     return 3.0 * images * trial.started.macs / _TERA
 
 
