@@ -39,9 +39,9 @@ class Schedule:
 SCHEDULES = {
     "test_vit2": Schedule(steps=8000, peak_lr=2e-3),
     "test_vit": Schedule(steps=8000, peak_lr=1e-3),
-    "test_convnext": Schedule(steps=4000, peak_lr=4e-3),
+    "test_convnext": Schedule(steps=8000, peak_lr=4e-3),
     "test_resnet": Schedule(steps=3000, peak_lr=2e-3),
-    "test_efficientnet": Schedule(steps=3000, peak_lr=6e-3),
+    "test_efficientnet": Schedule(steps=5000, peak_lr=6e-3),
     "test_byobnet": Schedule(steps=3000, peak_lr=2e-3),
 }
 """Longest first, so that two workers end at about the same time; transformers need the most pictures."""
