@@ -138,7 +138,7 @@ def admission(**changes: Any) -> Admission:
     ("who", "limit", "word"),
     [
         (config(), 800.0, "the time for training"),
-        (config("vit"), 500.0, "the time before the later tiers"),
+        (config("vit"), 500.0, "the time that the later tiers leave"),
         (config("other"), 160.0, "its tier's share of the budget"),
     ],
 )

@@ -1,4 +1,3 @@
-import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from benchmarks import textures
 from spine_ray.core.backbone import make_model
 from spine_ray.core.fit import Fit, Task
 from spine_ray.core.freeze import classifier_names
@@ -23,8 +23,9 @@ FOLDER = ROOT / "search_spaces" / "small_weights"
 MODELS = ("test_efficientnet", "test_byobnet", "test_resnet", "test_convnext", "test_vit", "test_vit2")
 TRANSFORMERS = ("test_vit", "test_vit2")
 RESOLUTION, TRAINED, HELD_OUT = 32, 600, 300
-MARGIN = 0.10
-"""By this much the made weights must beat random ones; the smallest measured margin is several times as large."""
+SEEDS = (0, 1, 2)
+MARGIN = 0.08
+"""Mean accuracy over the seeds that made weights must gain over random ones; the least measured is 0.13 (ConvNeXt)."""
 
 
 def weights_file(model):
@@ -40,13 +41,14 @@ def digits(tmp_path_factory):
         patch.setenv("SPINE_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         folder = build_pixels(lambda row: source.reader.read(row, ""), names, short_side(RESOLUTION))
     labels = np.array([int(row.class_name) for row in source.rows[:rows]], np.int64)
-    return Task(pixels=open_pixels(folder), keys=image_keys(names, 0), labels=labels, classes=10, seed=0)
+    pixels = open_pixels(folder)
+    return [Task(pixels=pixels, keys=image_keys(names, seed), labels=labels, classes=10, seed=seed) for seed in SEEDS]
 
 
 def head_only_accuracy(model, task, weights):
     recipe = replace(start_recipe("pretrained", "head"), epochs=4, flip=False, crop_area_min=0.8)
     config = TrialConfig(backbone=model, resolution=RESOLUTION, freeze=1.0, recipe=recipe)
-    order = np.random.default_rng(0).permutation(len(task.labels))
+    order = np.random.default_rng(task.seed).permutation(len(task.labels))
     trained, held_out = order[:TRAINED], order[TRAINED:]
     fit = Fit(config, task, trained, 0, weights, torch.device("cpu"))
     for epoch in range(recipe.epochs):
@@ -56,8 +58,8 @@ def head_only_accuracy(model, task, weights):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_head_on_frozen_made_weights_beats_one_on_random_weights(model, digits):
-    made = head_only_accuracy(model, digits, weights_file(model))
-    random = head_only_accuracy(model, digits, None)
+    made = np.mean([head_only_accuracy(model, task, weights_file(model)) for task in digits])
+    random = np.mean([head_only_accuracy(model, task, None) for task in digits])
     assert made > random + MARGIN, f"{model}: {made:.3f} on made weights, {random:.3f} on random ones"
 
 
@@ -92,7 +94,7 @@ def test_every_tensor_of_a_file_arrives_in_the_model(model, resolution):
     built = make_model(model, resolution, 10, weights=weights_file(model)).eval()
     arrived = built.state_dict()
     # Position embeddings are resampled to the resolution's grid of patches.
-    resampled = {"pos_embed"} if model in TRANSFORMERS and resolution != 64 else set()
+    resampled = {"pos_embed"} if model in TRANSFORMERS and resolution != 32 else set()
     assert {name for name in tensors if not torch.equal(arrived[name], tensors[name])} == resampled
     with torch.inference_mode():
         logits = built(torch.zeros(2, 3, resolution, resolution))
@@ -103,21 +105,17 @@ def test_every_tensor_of_a_file_arrives_in_the_model(model, resolution):
 @pytest.mark.parametrize("model", TRANSFORMERS)
 def test_position_embeddings_are_resampled_to_the_grid_of_patches(model):
     stored = load_file(weights_file(model))["pos_embed"]
-    arrived = make_model(model, 32, 10, weights=weights_file(model)).pos_embed
-    prefix = stored.shape[1] - 16  # 64 px are 4 x 4 patches of 16 px, 32 px are 2 x 2
-    assert arrived.shape == (1, prefix + 4, stored.shape[2])
-    assert torch.equal(arrived[:, :prefix], stored[:, :prefix])
-    # Bicubic resampling keeps the mean of the grid, but for the treatment of its border.
-    assert torch.corrcoef(torch.stack([arrived[0, prefix:].mean(0), stored[0, prefix:].mean(0)]))[0, 1] > 0.9
+    arrived = make_model(model, 64, 10, weights=weights_file(model)).pos_embed.detach()
+    # 32 px are 2 x 2 patches of 16 px, 64 px are 4 x 4; ahead of them, where it exists, the class token's own.
+    tokens = stored.shape[1] - 4
+    assert arrived.shape == (1, tokens + 16, stored.shape[2])
+    assert torch.equal(arrived[:, :tokens], stored[:, :tokens])
+    # Corners stay where they were: each lies nearest to the stored embedding of its quarter of the picture.
+    quarters, corners = stored[0, tokens:], arrived[0, tokens:][[0, 3, 12, 15]]
+    assert torch.cdist(corners, quarters).argmin(dim=1).tolist() == [0, 1, 2, 3]
 
 
-@pytest.fixture
-def textures(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module("textures")
-
-
-def test_pictures_follow_from_the_seed(textures):
+def test_pictures_follow_from_the_seed():
     draws = textures.drawings()
     assert len(draws) >= 60
     for draw in draws.values():
@@ -127,7 +125,7 @@ def test_pictures_follow_from_the_seed(textures):
         assert not np.array_equal(first, other)
 
 
-def test_mean_colour_says_next_to_nothing_about_the_class(textures):
+def test_mean_colour_says_next_to_nothing_about_the_class():
     draws = list(textures.drawings().values())
     rng = np.random.default_rng(0)
     colours = np.array([[textures.picture(draw, rng, 32).mean(axis=(0, 1)) for _ in range(10)] for draw in draws])

@@ -164,8 +164,10 @@ def _control(desk: Desk) -> ShuffledControl | None:
 
 
 def _moved_late(evidence: Evidence, here: np.ndarray) -> bool:
-    """Say whether the best of a tier was found in the last third of its completed trials."""
-    return int(np.flatnonzero(here == evidence.best(here))[0]) >= len(here) - max(1, len(here) // 3) > 0
+    """Say whether the search itself found the tier's best, and in the last third of the completed trials."""
+    best = evidence.best(here)
+    in_last_third = int(np.flatnonzero(here == best)[0]) >= len(here) - len(here) // 3
+    return in_last_third and not evidence.trials[best].started.is_start
 
 
 def _units(evidence: Evidence, place: int) -> float:

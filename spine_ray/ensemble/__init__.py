@@ -1,4 +1,4 @@
-"""Calibration, pools and the greedy selector on OOF logits. Knows numpy and scipy, nothing of disks or models."""
+"""Calibration, pools and the greedy selector on OOF logits. Knows numpy, nothing of disks or models."""
 
 from spine_ray.ensemble.selection import Ensemble, select
 

@@ -118,7 +118,7 @@ class Admission:
         if config.trial_id == self.first:
             limit, what = ends, "the time for training"
         elif config.trial_id in self.starts:
-            limit, what = max(share_ends, ends - self.reserve), "the time before the later tiers"
+            limit, what = max(share_ends, ends - self.reserve), "the time that the later tiers leave"
         else:
             limit, what = share_ends, "its tier's share of the budget"
         left = limit - now

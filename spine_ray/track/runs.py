@@ -44,7 +44,8 @@ class RunStore:
         """Import MLflow (seconds), connect, and find or create the experiment named after the study."""
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for noisy in ("alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
         # Imported here and not above: it takes seconds, which only the writer's thread has.
         import mlflow.entities
         from mlflow.tracking import MlflowClient

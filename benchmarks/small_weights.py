@@ -1,6 +1,6 @@
 """Train timm's tiny test models on generated pictures: initial weights that are small, free, and worth freezing.
 
-Run as `python scripts/make_small_weights.py`. It writes `search_spaces/small_weights/<model>.safetensors`, the backbone
+Run as `python -m benchmarks.small_weights`. It writes `search_spaces/small_weights/<model>.safetensors`, the backbone
 without its classifier, under timm's own parameter names. Pictures, order and initialisation follow from one seed. It
 knows nothing of the package, so that no change there changes the weights.
 """
@@ -21,10 +21,11 @@ import numpy.typing as npt
 import timm
 import torch
 from safetensors.torch import save_file
-from textures import drawings, picture
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torch.optim.lr_scheduler import OneCycleLR
+
+from benchmarks.textures import drawings, picture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +40,9 @@ class Schedule:
 SCHEDULES = {
     "test_vit2": Schedule(steps=8000, peak_lr=2e-3),
     "test_vit": Schedule(steps=8000, peak_lr=1e-3),
-    "test_convnext": Schedule(steps=8000, peak_lr=4e-3),
+    "test_convnext": Schedule(steps=4000, peak_lr=4e-3),
     "test_resnet": Schedule(steps=3000, peak_lr=2e-3),
-    "test_efficientnet": Schedule(steps=5000, peak_lr=6e-3),
+    "test_efficientnet": Schedule(steps=3000, peak_lr=6e-3),
     "test_byobnet": Schedule(steps=3000, peak_lr=2e-3),
 }
 """Longest first, so that two workers end at about the same time; transformers need the most pictures."""
@@ -57,7 +58,7 @@ LAYER_SCALE = 0.1
 """Start of the factors of residual branches, where a model has them: 1e-6 or 1e-5 would take longer to grow."""
 WORKERS = 2
 
-_log = logging.getLogger("make_small_weights")
+_log = logging.getLogger("small_weights")
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -127,7 +128,7 @@ def save_backbone(model: nn.Module, path: Path) -> None:
     """Take the classifier off and write the rest, under timm's names."""
     model.reset_classifier(0)  # type: ignore[operator]
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={"licence": "Apache-2.0", "made_by": "scripts/make_small_weights.py"})
+    save_file(tensors, path, metadata={"licence": "Apache-2.0", "made_by": "benchmarks/small_weights.py"})
 
 
 def save_pictures(pictures: Pictures, folder: Path, part: str) -> None:
