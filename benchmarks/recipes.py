@@ -30,8 +30,8 @@ from spine_ray.ensemble.metrics import accuracy, log_loss
 from spine_ray.space.config import Recipe, TrialConfig
 from spine_ray.space.recipes import start_recipe
 
-RESOLUTION, EPOCHS, CLASSES, PER_CLASS = 32, 12, 10, 96
-SETS = ("digits", "shape", "lattice")
+RESOLUTION, EPOCHS, CLASSES, PER_CLASS = 32, 6, 10, 96
+SETS = ("digits", "lattice", "noise")
 BACKBONES = ("mobilenetv3_large_100", "resnet18", "vit_tiny_patch16_224")
 RATES = (1e-3, 2e-3, 4e-3)
 VARIANTS: tuple[dict[str, object], ...] = ({"flip": True}, {"crop_area_min": 0.35}, {"clip_norm": 1e6})

@@ -36,12 +36,13 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.tune.cluster import Workers, running_ray
-from spine_ray.tune.refit import Refit, refit_members, score_rows
+from spine_ray.tune.crew import Refit, refit_members, score_rows
+from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.rungs import Rungs
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import SearchDomain
-from spine_ray.tune.tier import EventCallback, Opaque, Refusal, TierPlan, failure_reason, run_tier
-from spine_ray.tune.work import WorkOrder, open_work, shuffled_labels
+from spine_ray.tune.tier import EventCallback, Refusal, TierPlan, failure_reason, run_tier
+from spine_ray.tune.work import open_work, shuffled_labels
 
 CLASSES = {"one": 1, "seven": 7, "zero": 0}
 FOLDS, EPOCHS, SIDE = 2, 2, 32
@@ -271,13 +272,15 @@ def waiting_trial(config: TrialConfig, *, is_control: bool = False) -> RayTrial:
     values = {
         "trial_id": config.trial_id,
         "is_control": is_control,
-        "started": Opaque(describe(config, True)),
+        "worker": 0,
     }
     return SilentTrial("trainable", config=values, stub=True)
 
 
 def callback(events: list[Event]) -> EventCallback:
-    return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append)
+    handed = {config.trial_id: describe(config, True) for config in STARTS}
+    restarted: list[int] = []
+    return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append, restarted.append, handed)
 
 
 def test_a_worker_that_dies_before_it_comes_up_is_a_trial_that_started_and_failed() -> None:

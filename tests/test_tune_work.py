@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spine_ray.data.samples import Samples
-from spine_ray.tune.work import WorkOrder, shuffled_labels
+from spine_ray.tune.order import WorkOrder
+from spine_ray.tune.work import shuffled_labels
 
 ROWS = 200
 FOLDS = np.where(np.arange(ROWS) % 4 == 0, -1, np.arange(ROWS) % 2)

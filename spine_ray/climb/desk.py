@@ -1,15 +1,12 @@
 """The open study while a search runs: events go in, tables come out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-import torch
 
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
 from spine_ray.core.backbone import licence_of
-from spine_ray.core.probe import measure_speed
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import FoldSizes, Forecast, observed_stretch
 from spine_ray.ladder.gates import GateDecision
@@ -24,7 +21,8 @@ from spine_ray.study.tables import Cost, write_costs, write_trials
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import Tracker
 from spine_ray.tune.cluster import Workers
-from spine_ray.tune.work import WorkOrder
+from spine_ray.tune.crew import measure_costs
+from spine_ray.tune.order import WorkOrder
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,25 +66,20 @@ class Desk:
         plain = Forecast(self.costs, FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds))
         return Forecast(plain.costs, plain.sizes, observed_stretch(list(self.trials.values()), plain))
 
-    def measure(self, configs: tuple[TrialConfig, ...]) -> None:
-        """Measure what was not measured before and keep it."""
-        device = torch.device(self.order.device)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.order.threads)
-        for config in configs:
-            key = (config.backbone, config.resolution, config.freeze)
-            if key not in self.costs:
-                speed = measure_speed(config, len(self.samples.classes), device)
-                self.costs[key] = Cost(
-                    backbone=config.backbone,
-                    resolution=config.resolution,
-                    freeze=config.freeze,
-                    device=self.order.device,
-                    train_images_s=speed.train_images_s,
-                    infer_images_s=speed.infer_images_s,
-                    peak_mb=speed.peak_mb,
-                )
-        torch.set_num_threads(threads)
+    def measure(self, configs: Sequence[TrialConfig]) -> None:
+        """Measure on the workers what was not measured before, and keep it."""
+        wanted = {_cost_key(config): config for config in configs if _cost_key(config) not in self.costs}
+        speeds = measure_costs(list(wanted.values()), self.order, self.workers)
+        for (key, config), speed in zip(wanted.items(), speeds, strict=True):
+            self.costs[key] = Cost(
+                backbone=config.backbone,
+                resolution=config.resolution,
+                freeze=config.freeze,
+                device=self.order.device,
+                train_images_s=speed.train_images_s,
+                infer_images_s=speed.infer_images_s,
+                peak_mb=speed.peak_mb,
+            )
         write_costs(self.paths, self.costs.values())
 
     def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
@@ -120,3 +113,7 @@ def open_events(paths: StudyPaths) -> list[Event]:
     paths.ledger.parent.mkdir(parents=True, exist_ok=True)
     paths.ledger.touch()
     return read_ledger(paths.ledger)
+
+
+def _cost_key(config: TrialConfig) -> tuple[str, int, float]:
+    return (config.backbone, config.resolution, config.freeze)

@@ -25,7 +25,7 @@ from spine_ray.study.record import StudyRecord
 from spine_ray.study.tables import read_costs
 from spine_ray.track.mlflow_log import Tracker, sqlite_uri
 from spine_ray.tune.cluster import Workers, running_ray
-from spine_ray.tune.work import WorkOrder
+from spine_ray.tune.order import WorkOrder
 
 
 def run_search(request: SearchRequest, source: Source, progress: Progress) -> ReportPage:

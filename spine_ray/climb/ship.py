@@ -23,7 +23,8 @@ from spine_ray.space.schema import Space
 from spine_ray.study.paths import read_json, replace_json
 from spine_ray.study.record import StudyRecord, TestOpening, write_record
 from spine_ray.study.trials import Trial
-from spine_ray.tune.refit import Refit, refit_members, score_rows
+from spine_ray.tune.crew import refit_members, score_rows
+from spine_ray.tune.worker import Refit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from spine_ray.core.pixels import PixelFile, short_side
 from spine_ray.core.trial import peak_memory_mb
 from spine_ray.space.config import TrialConfig
 
-_SECONDS = 0.6
+_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,12 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
+
+from spine_ray.tune.worker import TrainWorker
 
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
@@ -19,6 +22,17 @@ class Workers:
     count: int
     cpus: int
     gpus: float
+    crew: tuple[Any, ...] = ()
+    """Handles of the warm workers, `count` of them."""
+
+    def restart(self, place: int) -> None:
+        """Start one of the crew anew."""
+        ray.kill(self.crew[place], no_restart=False)
+
+    @property
+    def bundles(self) -> tuple[float, float]:
+        """CPUs of a warm worker and of the thin process that runs a trial on it: together a worker's share."""
+        return (0.5, 0.5) if self.cpus == 1 else (self.cpus - 1, 1)
 
     @property
     def device(self) -> str:
@@ -44,9 +58,16 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
     else:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     try:
-        yield share(ray.cluster_resources(), workers)  # type: ignore[no-untyped-call]
+        shared = share(ray.cluster_resources(), workers)  # type: ignore[no-untyped-call]
+        yield replace(shared, crew=_hire(shared))
     finally:
         ray.shutdown()
+
+
+def _hire(workers: Workers) -> tuple[Any, ...]:
+    """Start the warm workers; they import in the background and come back by themselves when they die."""
+    hired: Any = ray.remote(TrainWorker).options(num_cpus=workers.bundles[0], num_gpus=workers.gpus, max_restarts=-1)
+    return tuple(hired.remote() for _ in range(workers.count))
 
 
 def share(resources: dict[str, float], workers: int | None) -> Workers:

@@ -202,6 +202,7 @@ class TierSearcher(Searcher):
         describe: Returns what the worker must know beside the configuration.
         control: The configuration of the shuffled-label control, or None; it runs third, or last where there are
             fewer, and is never told.
+        workers: How many there are to give trials to.
     """
 
     def __init__(
@@ -209,12 +210,16 @@ class TierSearcher(Searcher):
         suggester: Suggester,
         describe: Callable[[TrialConfig], dict[str, Any]],
         control: TrialConfig | None,
+        *,
+        workers: int = 1,
     ) -> None:
         """Start with nothing handed out."""
         super().__init__(metric="log_loss", mode="min")
         self._suggester, self._describe, self._control = suggester, describe, control
         self._handed: dict[str, TrialConfig] = {}
         self._count = itertools.count()
+        self._busy: dict[str, int] = {}
+        self._workers = workers
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave everything out of ray's snapshots: they are never read."""
@@ -223,15 +228,17 @@ class TierSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next trial's configuration, or that there is none."""
         if next(self._count) == _CONTROL_PLACE and (control := self._hand_control()):
-            return control
+            return self._assigned(trial_id, control)
         config = self._suggester.next_config()
         if config is None:
-            return self._hand_control() or cast("dict[str, Any]", Searcher.FINISHED)  # a string that ray knows
+            last = self._hand_control()
+            return self._assigned(trial_id, last) if last else cast("dict[str, Any]", Searcher.FINISHED)
         self._handed[trial_id] = config
-        return self._describe(config)
+        return self._assigned(trial_id, self._describe(config))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the suggester the truth: completed, stopped early or failed."""
+        self._busy.pop(trial_id, None)
         config = self._handed.get(trial_id)
         if config is None:
             return
@@ -240,6 +247,12 @@ class TierSearcher(Searcher):
         else:
             state = "completed" if result["is_last"] else "stopped"
             self._suggester.tell(Outcome(config, state, result["step"], result["log_loss"]))
+
+    def _assigned(self, trial_id: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Add which worker trains the trial: the one with the fewest, which has none while ray keeps to its number."""
+        taken = list(self._busy.values())
+        self._busy[trial_id] = min(range(self._workers), key=taken.count)
+        return {**given, "worker": self._busy[trial_id], "attempt": trial_id}
 
     def _hand_control(self) -> dict[str, Any] | None:
         control, self._control = self._control, None

@@ -1,8 +1,8 @@
 """One tier as one Tuner, built from what the ledger knows and from nothing of ray's own."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
 from spine_ray.study.trials import Trial
 from spine_ray.tune.cluster import Workers
+from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.rungs import Rungs
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import Outcome, SearchDomain, Suggester, TierSearcher
 from spine_ray.tune.trainable import TrialTrainable
-from spine_ray.tune.work import WorkOrder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,10 +67,16 @@ def run_tier(
     rungs = _rungs(plan)
     scheduler = ExactAsha(rungs, plan.deadline)
     start_ids = {config.trial_id for config in plan.starts}
-    searcher = TierSearcher(suggester, lambda config: _describe(plan, config, start_ids), plan.control)
+    handed: dict[str, TrialStarted] = {}
+
+    def describe(config: TrialConfig) -> dict[str, Any]:
+        handed[config.trial_id] = plan.describe(config, config.trial_id in start_ids)
+        return _handed_out(handed[config.trial_id])
+
+    searcher = TierSearcher(suggester, describe, plan.control, workers=workers.count)
     trainable = tune.with_resources(
-        tune.with_parameters(TrialTrainable, order=order),
-        PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}]),
+        tune.with_parameters(TrialTrainable, order=order, crew=workers.crew),
+        PlacementGroupFactory([{"CPU": workers.bundles[1]}]),
     )
     Tuner(
         trainable,
@@ -85,7 +91,7 @@ def run_tier(
         run_config=RunConfig(
             name=f"{plan.domain.tier.name}-{int(time.time())}",
             storage_path=str((order.study / "ray").resolve()),
-            callbacks=[EventCallback(scheduler, on_event)],
+            callbacks=[EventCallback(scheduler, on_event, workers.restart, handed)],
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             failure_config=FailureConfig(max_failures=0),
             verbose=0,
@@ -97,9 +103,22 @@ def run_tier(
 class EventCallback(tune.Callback):
     """Turns what Ray Tune says of its trials into events."""
 
-    def __init__(self, scheduler: ExactAsha, on_event: Callable[[Event], None]) -> None:
-        """Start with no trial running."""
-        self._scheduler, self._on_event = scheduler, on_event
+    def __init__(
+        self,
+        scheduler: ExactAsha,
+        on_event: Callable[[Event], None],
+        restart: Callable[[int], None],
+        handed: Mapping[str, TrialStarted],
+    ) -> None:
+        """Start with no trial running.
+
+        Args:
+            scheduler: Knows why a trial was stopped.
+            on_event: Called for every event.
+            restart: Starts a worker anew, by its place in the crew.
+            handed: The record of every trial that was handed out.
+        """
+        self._scheduler, self._on_event, self._restart, self._handed = scheduler, on_event, restart, handed
         self._started: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,7 +149,8 @@ class EventCallback(tune.Callback):
             self._end(trial, "stopped", self._scheduler.reasons.get(_id(trial), "stopped by ray"))
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        """Record a failure with the last line of its error."""
+        """Record a failure with the last line of its error, and start its worker anew: it may be poisoned."""
+        self._restart(trial.config["worker"])
         if trial.config["is_control"]:
             return
         if _id(trial) not in self._started:  # its worker died before it came up
@@ -139,7 +159,7 @@ class EventCallback(tune.Callback):
 
     def _start(self, trial: RayTrial) -> None:
         self._started.add(_id(trial))
-        self._on_event(trial.config["started"].value)
+        self._on_event(replace(self._handed[_id(trial)], time=time.time()))
 
     def _end(self, trial: RayTrial, status: Any, reason: str) -> None:
         last = trial.last_result or {}
@@ -180,22 +200,14 @@ def failure_reason(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {told}".removesuffix(": ")[:300]
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """A value that ray must not take apart while it looks for search spaces in a configuration."""
-
-    value: Any
-
-
-def _describe(plan: TierPlan, config: TrialConfig, start_ids: set[str]) -> dict[str, Any]:
-    started = plan.describe(config, config.trial_id in start_ids)
+def _handed_out(started: TrialStarted) -> dict[str, Any]:
+    """Return what ray carries of a trial: plain values only, so that its thin processes load nothing for them."""
     return {
-        "trial": config.to_dict(),
-        "trial_id": config.trial_id,
+        "trial": started.config.to_dict(),
+        "trial_id": started.trial_id,
         "family": started.family,
         "is_start": started.is_start,
         "is_control": False,
-        "started": Opaque(started),
     }
 
 

@@ -1,57 +1,27 @@
-"""A trial as Ray Tune runs it: one epoch a step, in a process that stays warm for the next trial."""
+"""A trial as Ray Tune runs it: a thin process that passes every step on to a warm worker."""
 
-from dataclasses import asdict, replace
 from typing import Any
 
-import torch
+import ray
 from ray import tune
 
-from spine_ray.core.trial import TrialRun
-from spine_ray.space.config import TrialConfig
-from spine_ray.study.control import write_control
-from spine_ray.study.oof import write_oof
-from spine_ray.study.paths import StudyPaths
-from spine_ray.tune.work import WorkOrder, open_work, shuffled_labels
+from spine_ray.tune.order import WorkOrder
 
 
 class TrialTrainable(tune.Trainable):
-    """Trains the configuration it is given; everything is built at its first step."""
+    """Asks the worker that the trial was given for one epoch a step. Loads nothing heavy, so a tier starts at once."""
 
-    def setup(self, config: dict[str, Any], order: WorkOrder) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], order: WorkOrder, crew: tuple[Any, ...]) -> None:  # type: ignore[override]
         """Store what is asked."""
-        self._given, self._order = config, order
-        self._run: TrialRun | None = None
+        self._given, self._order, self._crew = config, order, crew
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Forget the last trial; nothing here may fail, because ray does not try again."""
-        self._given, self._run = new_config, None
+        """Take the next trial; nothing here may fail, because ray does not try again."""
+        self._given = new_config
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch of one fold and, after the last, write the OOF logits."""
-        run = self._run or self._start()
-        self._run = run
-        record = run.next_epoch()
-        if run.is_done:
-            self._finish(run)
-        return {**asdict(record), "is_last": run.is_done, "done": run.is_done}
-
-    def _start(self) -> TrialRun:
-        order = self._order
-        samples, task = open_work(order)
-        config = TrialConfig.from_dict(self._given["trial"])
-        folds_to_run = samples.num_folds
-        if self._given["is_control"]:
-            task = replace(task, labels=shuffled_labels(samples, order.seed))
-            folds_to_run = 1
-        file = order.weights_file(config.backbone)
-        return TrialRun(config, task, samples.folds, file, torch.device(order.device), folds_to_run)
-
-    def _finish(self, run: TrialRun) -> None:
-        order = self._order
-        samples, _ = open_work(order)
-        paths = StudyPaths(order.study)
-        if self._given["is_control"]:
-            write_control(paths, samples, shuffled_labels(samples, order.seed), run.oof_logits())
-        else:
-            write_oof(paths, self._given["trial_id"], samples, run.oof_logits())
+        """Have one epoch of one fold trained."""
+        given = {name: self._given[name] for name in ("trial", "trial_id", "is_control", "attempt")}
+        record: dict[str, Any] = ray.get(self._crew[self._given["worker"]].next_epoch.remote(self._order, given))
+        return {**record, "done": record["is_last"]}

@@ -1,8 +1,6 @@
-"""What a worker needs to know, and how it opens it: once a process, then kept warm."""
+"""A study's rows and pixels as a worker opens them: once a process, then kept."""
 
 import functools
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,29 +12,7 @@ from spine_ray.core.views import image_keys
 from spine_ray.data.samples import Samples
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import read_samples
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkOrder:
-    """The same for all trials of a search; small, so that it travels."""
-
-    study: Path
-    pixels: Path
-    seed: int
-    weights: tuple[tuple[str, Path, str], ...]
-    """(backbone, safetensors file, its sha256); empty for random initialisation."""
-    device: str
-    """`cpu` or `cuda`."""
-    threads: int
-    """CPU threads of one worker."""
-
-    def weights_file(self, backbone: str) -> Path | None:
-        """Return the backbone's initial weights, None for random."""
-        return next((file for name, file, _ in self.weights if name == backbone), None)
-
-    def frozen_hash(self, backbone: str) -> str:
-        """Return the sha256 of the backbone's initial weights, or `random`."""
-        return next((digest for name, _, digest in self.weights if name == backbone), "random")
+from spine_ray.tune.order import WorkOrder
 
 
 @functools.lru_cache(maxsize=2)

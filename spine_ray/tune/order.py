@@ -1,0 +1,27 @@
+"""What a worker needs to know. Loads nothing heavy, because it travels through processes that never train."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkOrder:
+    """The same for all trials of a search; small, so that it travels."""
+
+    study: Path
+    pixels: Path
+    seed: int
+    weights: tuple[tuple[str, Path, str], ...]
+    """(backbone, safetensors file, its sha256); empty for random initialisation."""
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+    """CPU threads of one worker."""
+
+    def weights_file(self, backbone: str) -> Path | None:
+        """Return the backbone's initial weights, None for random."""
+        return next((file for name, file, _ in self.weights if name == backbone), None)
+
+    def frozen_hash(self, backbone: str) -> str:
+        """Return the sha256 of the backbone's initial weights, or `random`."""
+        return next((digest for name, _, digest in self.weights if name == backbone), "random")
