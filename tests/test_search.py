@@ -158,7 +158,7 @@ def test_a_study_has_every_file_of_the_contract(smoke: tuple[Path, subprocess.Co
     for member in ensemble["members"]:
         assert paths.refit(member["trial_id"]).exists()
     assert len(record.test_openings) == 1
-    assert paths.report.read_text().startswith("<!doctype html>")
+    assert paths.report.read_text().startswith("<!DOCTYPE html>")
     assert (study / "ray").is_dir()
 
 
