@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from spine_ray.show.terminal import print_page
 
     progress = make_progress(console)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption like Ctrl-C
     try:
         source = open_source(given.data)
         request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}")

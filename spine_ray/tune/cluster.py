@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,6 +58,8 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
         )
     else:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    # Ray puts its own handler there, which aborts; a polite kill is an interruption like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         shared = share(ray.cluster_resources(), workers)  # type: ignore[no-untyped-call]
         yield replace(shared, crew=_hire(shared))
