@@ -188,6 +188,8 @@ BAD_INPUT = {
     "weights out of reach": (["--space", "resnet50", "--data", "pictures", "--weights", "auto"], "--weights random"),
     "resume of nothing": (["--space", "tiny.yaml", "--data", "pictures", "--resume"], "--resume"),
     "budget": (["--space", "tiny.yaml", "--budget", "soon"], "soon"),
+    "workers": (["--space", "tiny.yaml", "--data", "pictures", "--workers", "999"], "--workers"),
+    "no worker": (["--space", "tiny.yaml", "--data", "pictures", "--workers", "0"], "--workers"),
     "no word": (["--space", "tiny.yaml", "--nonsense"], "--nonsense"),
 }
 

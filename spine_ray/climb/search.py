@@ -1,6 +1,7 @@
 """One search from words to answer."""
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +25,7 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord
 from spine_ray.study.tables import read_costs
 from spine_ray.track.mlflow_log import Tracker, sqlite_uri
-from spine_ray.tune.cluster import Workers, running_ray
+from spine_ray.tune.cluster import Workers, running_ray, share
 from spine_ray.tune.order import WorkOrder
 
 
@@ -36,6 +37,8 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         StoppedByGate: If preflight or a gate ended the search.
     """
     budget = Budget(began=time.time(), seconds=request.budget_s)
+    if request.address is None:  # refused before anything is written
+        share({"CPU": float(os.cpu_count() or 1)}, request.workers)
     paths = StudyPaths(request.study)
     if request.resume and not paths.record.exists():
         raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")

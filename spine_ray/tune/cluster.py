@@ -48,6 +48,9 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
     Args:
         address: A running cluster, or None to start on this machine.
         workers: Trials at once; None for what the machine or cluster holds.
+
+    Raises:
+        ValueError: If no cluster answers at the address, or so many workers cannot be had.
     """
     if address is None:
         ray.init(
@@ -57,7 +60,10 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
             object_store_memory=_OBJECT_STORE_BYTES,
         )
     else:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except ConnectionError as error:
+            raise ValueError(f"--address {address}: no Ray cluster answers there") from error
     # Ray puts its own handler there, which aborts; a polite kill is an interruption like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
