@@ -22,11 +22,15 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.textures import drawings, picture
-from spine_ray.core.fit import Fit, Task
-from spine_ray.core.pixels import build_pixels, open_pixels, short_side
+from spine_ray.core.fit import Fit
+from spine_ray.core.inputs import pictures_for
+from spine_ray.core.network import Network, Setup
+from spine_ray.core.pixels import build_pixels, short_side
+from spine_ray.core.task import Task
 from spine_ray.core.views import image_keys
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
+from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import Recipe, TrialConfig
 from spine_ray.space.recipes import start_recipe
 
@@ -81,12 +85,15 @@ def measure(run: Run) -> dict[str, object]:
     torch.set_num_threads(1)
     files, labels = pictures_of(run.name)
     ids = [f"{run.name}-{row}" for row in range(len(files))]
-    pixels = open_pixels(build_pixels(files.__getitem__, ids, short_side(RESOLUTION)))
+    pixels = build_pixels(files.__getitem__, ids, short_side(RESOLUTION))
     folds = StratifiedKFold(3, shuffle=True, random_state=0).split(labels, labels)
     train, held_out = (np.asarray(rows, np.int64) for rows in next(folds))
     task = Task(pixels=pixels, keys=image_keys(ids, 0), labels=labels, classes=int(labels.max()) + 1, seed=0)
     config = TrialConfig(backbone=run.backbone, resolution=RESOLUTION, freeze=0.0, recipe=run.recipe)
-    fit = Fit(config, task, train, 0, None, torch.device("cpu"))
+    setup = Setup(device=torch.device("cpu"), arithmetic=FLOAT32, weights=None, activation_bytes=0)
+    network = Network(config, task.classes, task.seed, setup)
+    learner = network.learner(run.recipe.batch_size)
+    fit = Fit(run.recipe, task, train, 0, learner, pictures_for(run.recipe, network, task))
     for epoch in range(run.recipe.epochs):
         fit.train_epoch(epoch)
     logits = fit.logits(held_out)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from spine_ray.data.digits import digits_source
+from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import Recipe, TrialConfig
 
 if TYPE_CHECKING:
-    from spine_ray.core.fit import Task
+    from spine_ray.core.fit import Fit
+    from spine_ray.core.network import Network, Setup
+    from spine_ray.core.task import Rows, Task
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,8 +32,8 @@ def own_cache_and_one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="session")
 def digits_task() -> Callable[[int], Task]:
     """Return a function that makes a task of the first rows of the built-in sample; its classes take turns."""
-    from spine_ray.core.fit import Task
-    from spine_ray.core.pixels import build_pixels, open_pixels, short_side
+    from spine_ray.core.pixels import build_pixels, short_side
+    from spine_ray.core.task import Task
     from spine_ray.core.views import image_keys
 
     def make(rows: int) -> Task:
@@ -38,7 +41,7 @@ def digits_task() -> Callable[[int], Task]:
         pictures = [source.reader.read(row, "") for row in range(rows)]
         names = [f"{hashlib.sha256(picture).hexdigest()[:16]}-{row}" for row, picture in enumerate(pictures)]
         return Task(
-            pixels=open_pixels(build_pixels(pictures.__getitem__, names, short_side(32))),
+            pixels=build_pixels(pictures.__getitem__, names, short_side(32)),
             keys=image_keys(names, 0),
             labels=np.array([int(row.class_name) for row in source.rows[:rows]], np.int64),
             classes=10,
@@ -74,5 +77,46 @@ def trial_config() -> Callable[..., TrialConfig]:
         return TrialConfig(
             backbone=backbone, resolution=resolution, freeze=freeze, recipe=Recipe(**{**start, **recipe})
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_setup() -> Callable[..., Setup]:
+    """Return a function that makes a setup: the CPU, float32, random weights, no activations kept, unless told."""
+    import torch
+
+    from spine_ray.core.network import Setup
+
+    def make(**changes: object) -> Setup:
+        plain = {"device": torch.device("cpu"), "arithmetic": FLOAT32, "weights": None, "activation_bytes": 0}
+        return Setup(**{**plain, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_network(make_setup: Callable[..., Setup]) -> Callable[..., Network]:
+    """Return a function that makes the network of a configuration for a task; keywords are the setup's."""
+    from spine_ray.core.network import Network
+
+    def make(config: TrialConfig, task: Task, **changes: object) -> Network:
+        return Network(config, task.classes, task.seed, make_setup(**changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_fit(make_network: Callable[..., Network]) -> Callable[..., Fit]:
+    """Return a function that makes a fit on some rows, of a network of its own unless one is given."""
+    from spine_ray.core.activations import open_inputs
+    from spine_ray.core.fit import Fit
+
+    def make(
+        config: TrialConfig, task: Task, rows: Rows, part: int | str = 0, *, network: Network | None = None
+    ) -> Fit:
+        used = network or make_network(config, task)
+        inputs = open_inputs(config.recipe, used, task, np.arange(len(task.labels)))
+        return Fit(config.recipe, task, rows, part, used.learner(config.recipe.batch_size), inputs)
 
     return make

@@ -1,5 +1,8 @@
 import io
 import shutil
+import subprocess
+import sys
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spine_ray.core.pixels import build_pixels, cache_folder, decode, open_pixels, short_side
+from spine_ray.core.cache import RESERVE, NoRoomError, evict
+from spine_ray.core.pixels import build_pixels, decode, open_pixels, short_side
 
 WIDTH, HEIGHT = 24, 16
 GREY = np.linspace(0, 255, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
@@ -129,18 +133,10 @@ def test_the_stored_short_side_is_the_resolution_and_three_tenths_rounded_up(res
     assert short_side(resolution) == side
 
 
-def test_the_cache_is_where_the_environment_says_else_in_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path / "mine"))
-    assert cache_folder() == tmp_path / "mine"
-    monkeypatch.delenv("SPINE_RAY_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "spine_ray"
-
-
 def test_pictures_of_all_shapes_come_back_in_their_rows(cache):
     rows = 300  # more than are decoded at once
     shapes = [(2 + row % 5, 2 + row % 3) for row in range(rows)]
-    folder = build_pixels(lambda row: flat(row, *shapes[row]), [str(row) for row in range(rows)], 3)
+    folder = build_pixels(lambda row: flat(row, *shapes[row]), [str(row) for row in range(rows)], 3).folder
     pixels = open_pixels(folder)
     for row, shape in enumerate(shapes):
         picture = pixels.picture(row)
@@ -156,22 +152,22 @@ def test_a_pixel_file_is_built_once_whoever_asks(cache):
         return flat(row)
 
     with ThreadPoolExecutor(4) as threads:
-        folders = list(threads.map(lambda _: build_pixels(read, ["a", "b", "c"], 8), range(4)))
+        folders = list(threads.map(lambda _: build_pixels(read, ["a", "b", "c"], 8).folder, range(4)))
     assert len(set(folders)) == 1
-    assert build_pixels(read, ["a", "b", "c"], 8) == folders[0]
+    assert build_pixels(read, ["a", "b", "c"], 8).folder == folders[0]
     assert sorted(reads) == [0, 1, 2]
     assert folders[0].is_relative_to(cache)
 
 
 def test_other_pictures_another_order_or_another_size_are_another_pixel_file(cache):
     contents = [(["a", "b"], 8), (["a", "c"], 8), (["b", "a"], 8), (["a"], 8), (["a", "b"], 9)]
-    assert len({build_pixels(flat, content, side) for content, side in contents}) == len(contents)
+    assert len({build_pixels(flat, content, side).folder for content, side in contents}) == len(contents)
 
 
 def test_progress_counts_to_the_end(cache):
     seen = []
     build_pixels(flat, [str(row) for row in range(300)], 2, progress=lambda done, rows: seen.append((done, rows)))
-    assert seen == [(256, 300), (300, 300)]
+    assert seen == [(row + 1, 300) for row in range(300)]
 
 
 def test_a_build_that_failed_leaves_nothing_that_is_taken_for_whole(cache):
@@ -183,18 +179,132 @@ def test_a_build_that_failed_leaves_nothing_that_is_taken_for_whole(cache):
     names = ["a", "b", "c"]
     with pytest.raises(OSError, match="the disk is gone"):
         build_pixels(broken, names, 8)
-    pixels = open_pixels(build_pixels(flat, names, 8))
+    pixels = build_pixels(flat, names, 8)
     assert [int(pixels.picture(row)[0, 0, 0]) for row in range(3)] == [0, 1, 2]
 
 
 def test_what_a_killed_build_left_is_cleared_away(cache):
-    folder = build_pixels(flat, ["a", "b"], 8)
+    folder = build_pixels(flat, ["a", "b"], 8).folder
     whole = (folder / "pixels.bin").read_bytes()
     shutil.move(folder, folder.with_name(f"{folder.name}.part"))
     (folder.with_name(f"{folder.name}.part") / "pixels.bin").write_bytes(whole[:50])
-    assert build_pixels(flat, ["a", "b"], 8) == folder
+    assert build_pixels(flat, ["a", "b"], 8).folder == folder
     assert (folder / "pixels.bin").read_bytes() == whole
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+BUILDER = """
+import io, sys
+import numpy as np
+from PIL import Image
+from spine_ray.core.pixels import build_pixels
+
+rows, stop = map(int, sys.argv[1:])
+
+def read(row):
+    if row == stop:
+        print("stopped", flush=True)
+        sys.stdin.read()
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((2, 2), row % 256, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+def progress(done, rows):
+    if done == rows:
+        print("written", flush=True)
+
+build_pixels(read, [str(row) for row in range(rows)], 3, progress=progress)
+"""
+
+
+def builder(rows, stop):
+    """Start a process that builds the pixel file of `flat` for some rows, and stops at one of them."""
+    command = [sys.executable, "-c", BUILDER, str(rows), str(stop)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def folders(cache):
+    return [path for path in (cache / "pixels").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("stop", [0, 100, 256, 599, 600])
+def test_a_builder_killed_at_any_moment_leaves_nothing_that_a_reader_accepts(cache, stop):
+    names = [str(row) for row in range(600)]
+    with builder(600, stop) as process:
+        process.stdout.readline()
+        process.kill()
+    if stop < 600:  # else it may just have ended
+        assert [folder.suffix for folder in folders(cache)] == [".part"]
+        with pytest.raises(ValueError, match="no whole pixel file"):
+            open_pixels(folders(cache)[0])
+    folder = build_pixels(flat, names, 3).folder
+    assert folders(cache) == [folder]
+    pixels = open_pixels(folder)
+    assert [int(pixels.picture(row)[0, 0, 0]) for row in range(600)] == [row % 256 for row in range(600)]
+
+
+def test_an_open_pixel_file_is_never_evicted(cache):
+    with builder(2, 2) as process:
+        process.communicate()
+    (folder,) = folders(cache)
+    pixels = open_pixels(folder)
+    evict(0)
+    assert folders(cache) == [folder]
+    assert int(pixels.picture(1)[0, 0, 0]) == 1
+
+
+def test_old_pixel_files_go_when_another_is_built(cache, monkeypatch):
+    with builder(2, 2) as process:
+        process.communicate()
+    (old,) = folders(cache)
+    monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-6")
+    new = build_pixels(flat, ["a", "b"], 8)
+    assert set(folders(cache)) == {old, new.folder}, "1,000 bytes are room for the old file"
+    monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-9")
+    newer = build_pixels(flat, ["c", "d"], 8)
+    assert set(folders(cache)) == {new.folder, newer.folder}, "an open file stays"
+
+
+def test_a_pixel_file_that_nobody_has_open_any_more_goes_too(cache, monkeypatch):
+    monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-9")
+    closed = build_pixels(flat, ["a", "b"], 8).folder
+    assert folders(cache) == [closed]
+    newer = build_pixels(flat, ["c", "d"], 8)
+    assert folders(cache) == [newer.folder]
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_pictures_that_do_not_fit_are_refused_after_a_moment(cache, monkeypatch):
+    reads = []
+
+    def read(row):
+        reads.append(row)
+        return flat(row)
+
+    needed = 344 * 8 * 8 * 3
+    names = [str(row) for row in range(600)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * RESERVE, 0, RESERVE + needed - 1))
+    with pytest.raises(NoRoomError, match="set SPINE_RAY_CACHE to a folder on another disk"):
+        build_pixels(read, names, 8)
+    assert sorted(reads) == list(range(256))
+    assert folders(cache) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * RESERVE, 0, RESERVE + needed))
+    build_pixels(read, names, 8)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_disk_that_fills_up_is_said_and_nothing_is_left(cache):
+    def read(row):
+        (part,) = folders(cache)
+        (part / "index.npz").symlink_to("/dev/full")
+        return flat(row)
+
+    with pytest.raises(NoRoomError, match=r"more is needed, but .* set SPINE_RAY_CACHE") as refusal:
+        build_pixels(read, ["a"], 8)
+    assert "\n" not in str(refusal.value)
+    assert folders(cache) == []
 
 
 def cut_pixels(folder: Path):
@@ -231,7 +341,7 @@ def fill_index_with_text(folder: Path):
     ],
 )
 def test_a_damaged_pixel_file_is_refused_in_one_line(cache, damage):
-    folder = build_pixels(flat, ["a", "b"], 8)
+    folder = build_pixels(flat, ["a", "b"], 8).folder
     damage(folder)
     with pytest.raises(ValueError, match="delete the folder to rebuild it") as refusal:
         open_pixels(folder)

@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import torch
 
 from spine_ray.core.backbone import make_model
 from spine_ray.core.freeze import classifier_names, freeze_backbone
@@ -38,7 +37,7 @@ def test_every_step_of_a_training_has_a_rate_above_0_and_at_most_the_peak(steps,
 
 def grouped(model, recipe):
     """The optimizer's learning rate and weight decay of each parameter, by name."""
-    optimizer = make_optimizer(model, recipe, torch.device("cpu"))
+    optimizer = make_optimizer(model, frozenset(classifier_names(model)), recipe)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     listed = [
         (names[id(parameter)], (group["lr"], group["weight_decay"]))
@@ -74,7 +73,7 @@ def test_what_is_frozen_is_not_in_the_optimizer(freeze, trial_config):
 
 def test_all_groups_keep_their_proportions_along_the_schedule(trial_config):
     recipe = trial_config(lr=0.01, head_lr_factor=5.0).recipe
-    optimizer = make_optimizer(make_model("test_resnet", 32, 10), recipe, torch.device("cpu"))
+    optimizer = make_optimizer(make_model("test_resnet", 32, 10), frozenset(("fc.weight", "fc.bias")), recipe)
     for factor in (0.5, 0.1, 1.0):
         set_learning_rate(optimizer, factor)
         rates = sorted({group["lr"] for group in optimizer.param_groups})

@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -7,13 +8,14 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from spine_ray.core.fit import Fit, Task
 from spine_ray.core.pixels import PixelFile
-from spine_ray.core.trial import EpochRecord, TrialRun, peak_memory_mb
+from spine_ray.core.task import Task
+from spine_ray.core.trial import ALL_FOLDS, EpochRecord, TrialRun
 
-CPU = torch.device("cpu")
 EPOCHS, FOLDS = 2, 3
 ROWS, TEST_ROWS = 120, 20
+FREEZES = (0.0, 0.5, 1.0)
+"""Nothing frozen, a prefix and a part that is trained fold by fold, one layer that is trained in all folds at once."""
 
 
 def dealt_folds(rows, test_rows):
@@ -51,97 +53,164 @@ def folds():
 
 
 @pytest.fixture(scope="module")
-def finished(task, folds, trial_config):
-    run = TrialRun(trial_config(epochs=EPOCHS), task, folds, None, CPU, FOLDS)
-    return run, run_all(run)
+def begin(make_network):
+    """Return a function that begins a trial on a network of its own."""
+
+    def make(config, task, folds, folds_to_run=FOLDS, **setup):
+        return TrialRun(config, task, folds, make_network(config, task, **setup), folds_to_run)
+
+    return make
 
 
-def test_a_trial_trains_every_epoch_of_a_fold_before_the_next(finished):
-    run, records = finished
-    assert run.total_steps == EPOCHS * FOLDS
+@pytest.fixture(scope="module")
+def finished(task, folds, trial_config, begin):
+    """A run and its records by freeze depth."""
+    runs = {freeze: begin(trial_config(epochs=EPOCHS, freeze=freeze), task, folds) for freeze in FREEZES}
+    return {freeze: (run, run_all(run)) for freeze, run in runs.items()}
+
+
+@pytest.mark.parametrize("freeze", [0.0, 0.5])
+def test_a_trial_trains_every_epoch_of_a_fold_before_the_next(freeze, finished):
+    _, records = finished[freeze]
     assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
     assert [record.fold for record in records] == [0, 0, 1, 1, 2, 2]
     assert [record.epoch for record in records] == [1, 2, 1, 2, 1, 2]
 
 
-def test_an_epoch_record_is_whole(finished):
-    for record in finished[1]:
+def test_a_trial_of_one_linear_layer_trains_all_folds_in_every_epoch(finished):
+    _, records = finished[1.0]
+    assert [record.step for record in records] == [3, 6]
+    assert [record.fold for record in records] == [ALL_FOLDS, ALL_FOLDS]
+    assert [record.epoch for record in records] == [1, 2]
+
+
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_an_epoch_record_is_whole(freeze, finished):
+    for record in finished[freeze][1]:
         values = {field.name: getattr(record, field.name) for field in fields(EpochRecord)}
+        assert values.pop("note") == ""
         assert all(np.isfinite(value) for value in values.values())
         assert 0.0 <= record.accuracy <= 1.0
-        assert min(record.seconds, record.train_images_s, record.infer_images_s, record.peak_mb) > 0
+        assert min(record.seconds, record.train_images_s, record.score_images_s, record.peak_mb) > 0
         assert record.log_loss > 0
+        assert (record.views, record.micro_batch) == (EPOCHS, 16)
 
 
-def test_oof_logits_are_there_for_dev_rows_and_for_no_others(finished, folds):
-    logits = finished[0].oof_logits()
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_trained_images_are_those_of_whole_batches(freeze, finished, folds):
+    # A fold trains on 66 or 67 of 100 dev rows: 4 batches of 16, and as many in each fold.
+    images = [record.train_images for record in finished[freeze][1]]
+    assert images == ([64] * 6 if freeze < 1 else [3 * 64] * 2)
+
+
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_oof_logits_are_there_for_dev_rows_and_for_no_others(freeze, finished, folds):
+    logits = finished[freeze][0].oof_logits()
     assert logits.shape == (ROWS, 10)
     assert logits.dtype == np.float32
     assert np.isfinite(logits[folds >= 0]).all()
     assert np.isnan(logits[folds < 0]).all()
 
 
-def test_a_fold_is_scored_by_the_model_that_never_saw_it(finished, task, folds, trial_config):
-    logits = finished[0].oof_logits()
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_a_fold_is_scored_by_the_model_that_never_saw_it(freeze, finished, task, folds, trial_config, make_fit):
+    run, records = finished[freeze]
+    config, losses = trial_config(epochs=EPOCHS, freeze=freeze), []
     for fold in range(FOLDS):
-        config = trial_config(epochs=EPOCHS)
-        fit = Fit(config, task, np.flatnonzero((folds != fold) & (folds >= 0)), fold, None, CPU)
-        for epoch in range(EPOCHS):
-            fit.train_epoch(epoch)
+        # A model drawn anew for every fold: each begins with the same weights.
+        fit = make_fit(config, task, np.flatnonzero((folds != fold) & (folds >= 0)), fold)
+        losses.append([fit.train_epoch(epoch).train_loss for epoch in range(EPOCHS)])
         held_out = np.flatnonzero(folds == fold)
-        np.testing.assert_array_equal(logits[held_out], fit.logits(held_out))
+        np.testing.assert_array_equal(run.oof_logits()[held_out], fit.logits(held_out))
+    expected = np.ravel(losses) if freeze < 1 else np.mean(losses, axis=0)
+    assert [record.train_loss for record in records] == pytest.approx(expected, rel=1e-6)
 
 
-def test_scores_are_of_all_folds_so_far_at_their_best_temperature(finished, task, folds):
-    run, records = finished
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_scores_are_of_all_folds_so_far_at_their_best_temperature(freeze, finished, task, folds):
+    run, records = finished[freeze]
     logits = run.oof_logits()
     for record in records[EPOCHS - 1 :: EPOCHS]:
-        scored = (folds >= 0) & (folds <= record.fold)
+        last_fold = record.fold if record.fold != ALL_FOLDS else FOLDS - 1
+        scored = (folds >= 0) & (folds <= last_fold)
         expected = naive_calibrated_log_loss(logits[scored], task.labels[scored])
         assert record.log_loss == pytest.approx(expected, abs=1e-5)
         right = logits[scored].argmax(axis=1) == task.labels[scored]
         assert record.accuracy == pytest.approx(right.mean())
 
 
-def test_two_runs_are_the_same_bits(finished, task, folds, trial_config):
-    again = TrialRun(trial_config(epochs=EPOCHS), task, folds, None, CPU, FOLDS)
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_two_runs_are_the_same_bits(freeze, finished, task, folds, trial_config, begin):
+    again = begin(trial_config(epochs=EPOCHS, freeze=freeze), task, folds)
     records = run_all(again)
-    np.testing.assert_array_equal(again.oof_logits(), finished[0].oof_logits())
-    assert [record.train_loss for record in records] == [record.train_loss for record in finished[1]]
+    run, told = finished[freeze]
+    np.testing.assert_array_equal(again.oof_logits(), run.oof_logits())
+    assert [record.train_loss for record in records] == [record.train_loss for record in told]
 
 
-def test_one_fold_to_run_trains_one_fold_on_the_rows_of_the_others(finished, task, folds, trial_config):
-    run = TrialRun(trial_config(epochs=EPOCHS), task, folds, None, CPU, 1)
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_two_runs_on_one_network_are_the_same_bits(freeze, finished, task, folds, trial_config, make_network):
+    config = trial_config(epochs=EPOCHS, freeze=freeze)
+    network = make_network(config, task)
+    run_all(TrialRun(replace(config, recipe=replace(config.recipe, lr=0.1)), task, folds, network, FOLDS))
+    again = TrialRun(config, task, folds, network, FOLDS)
+    run_all(again)
+    np.testing.assert_array_equal(again.oof_logits(), finished[freeze][0].oof_logits())
+
+
+@pytest.mark.parametrize("freeze", [0.5, 1.0])
+def test_activations_from_the_disk_make_the_same_bits(freeze, finished, task, folds, trial_config, begin):
+    run = begin(trial_config(epochs=EPOCHS, freeze=freeze), task, folds, activation_bytes=10**9)
+    run_all(run)
+    np.testing.assert_array_equal(run.oof_logits(), finished[freeze][0].oof_logits())
+
+
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_one_fold_to_run_trains_one_fold_on_the_rows_of_the_others(freeze, finished, task, folds, trial_config, begin):
+    run = begin(trial_config(epochs=EPOCHS, freeze=freeze), task, folds, 1)
     records = run_all(run)
     assert [(record.step, record.fold) for record in records] == [(1, 0), (2, 0)]
     logits = run.oof_logits()
-    np.testing.assert_array_equal(logits[folds == 0], finished[0].oof_logits()[folds == 0])
+    np.testing.assert_array_equal(logits[folds == 0], finished[freeze][0].oof_logits()[folds == 0])
     assert np.isnan(logits[folds != 0]).all()
 
 
-def test_there_are_no_oof_logits_before_the_end_and_no_epochs_after_it(task, folds, trial_config):
-    run = TrialRun(trial_config(epochs=1), task, folds, None, CPU, 1)
-    with pytest.raises(ValueError, match="epoch 0 of 1: it has no OOF logits yet"):
+def test_what_was_not_as_it_should_have_been_is_in_the_record(task, folds, trial_config, make_network):
+    config = trial_config(epochs=4, freeze=0.5)
+    network = make_network(config, task, activation_bytes=1000)  # less than a view takes
+
+    def refuse(_, inputs):
+        if len(inputs[0]) > 8:
+            raise torch.OutOfMemoryError
+
+    run = TrialRun(config, task, folds, network, 1)
+    network.trained_part.register_forward_pre_hook(refuse)
+    record = run.next_epoch()
+    kept, accumulated, batch_norm = record.note.split("; ")
+    assert kept.startswith("activations not kept: a view takes ")
+    assert accumulated == "out of memory: gradients of 8 rows at a time, accumulated to 16"
+    assert batch_norm == "its batch-norm saw fewer rows at once, which is another training"
+    assert (record.views, record.micro_batch) == (4, 8)
+
+
+def test_there_are_no_oof_logits_before_the_end_and_no_epochs_after_it(task, folds, trial_config, begin):
+    run = begin(trial_config(epochs=1), task, folds, 1)
+    with pytest.raises(ValueError, match="did 0 of 1 epochs: it has no OOF logits yet"):
         run.oof_logits()
     run.next_epoch()
     with pytest.raises(ValueError, match="the trial is done"):
         run.next_epoch()
 
 
-def test_a_model_that_diverged_has_no_log_loss_and_no_accuracy(task, folds, trial_config, monkeypatch):
+def test_a_model_that_diverged_has_no_log_loss_and_no_accuracy(task, folds, trial_config, monkeypatch, begin):
     class Diverged(Memory):
         def forward(self, images):
             return self.table.weight[:1].expand(len(images), -1) * torch.nan
 
-    monkeypatch.setattr("spine_ray.core.fit.make_model", lambda *_, **__: Diverged())
-    record = TrialRun(trial_config(), task, folds, None, CPU, 1).next_epoch()
+    monkeypatch.setattr("spine_ray.core.network.make_model", lambda *_, **__: Diverged())
+    record = begin(trial_config(), task, folds, 1).next_epoch()
     assert np.isnan(record.log_loss)
     assert record.accuracy == 0.0
-
-
-def test_peak_memory_is_this_process_in_megabytes():
-    # A Python process with torch holds more than 50 MB and less than 50 GB.
-    assert 50 < peak_memory_mb(CPU) < 50_000
 
 
 # What follows asks whether anything of a row that is held out reaches the model that scores it.
@@ -169,6 +238,50 @@ class Memory(nn.Module):
         return {"stem": r"^stem"}
 
 
+class OneHot(nn.Module):
+    """A frozen stem that names the colour: 1 in its place, 0 elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        red_green = ((images[:, :2].mean(dim=(2, 3)) + 1) * 127.5).round().long()
+        return self.one * nn.functional.one_hot((red_green[:, 0] + 256 * red_green[:, 1]) % 512, 512).float()
+
+
+class Head(nn.Linear):
+    """A linear layer that starts at 0 and tells when it is trained."""
+
+    trained: ClassVar[dict[int, "Head"]] = {}
+
+    def __init__(self):
+        super().__init__(256 * 2, 10, bias=False)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, features):
+        if self.training:
+            self.trained.setdefault(id(self), self)
+        return super().forward(features)
+
+
+class FrozenMemory(nn.Module):
+    """The same memory, of which only one linear layer is to be trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = OneHot(), Head()
+
+    def forward(self, images):
+        return self.head(self.stem(images))
+
+    def get_classifier(self):
+        return self.head
+
+    def group_matcher(self, coarse):
+        return {"stem": r"^stem"}
+
+
 @pytest.fixture(scope="module")
 def memory_task():
     """Pictures of one colour each, no two alike, with labels at random."""
@@ -180,42 +293,56 @@ def memory_task():
     return Task(pixels=pixels, keys=row.astype(np.uint64), labels=labels, classes=10, seed=0)
 
 
-@pytest.fixture
-def memories(monkeypatch):
-    """Every model that is made, in order."""
-    made = []
-    monkeypatch.setattr("spine_ray.core.fit.make_model", lambda *_, **__: made.append(Memory()) or made[-1])
-    return made
+@pytest.fixture(params=[0.0, 1.0], ids=["fold by fold", "all folds at once"])
+def memory_config(request, trial_config, monkeypatch):
+    """The configuration of a memory, and that model under its name."""
+    kind = FrozenMemory if request.param else Memory
+    monkeypatch.setattr("spine_ray.core.network.make_model", lambda *_, **__: kind())
+    return trial_config(freeze=request.param, epochs=6, lr=0.5, batch_size=30, warmup_share=0.0, flip=True)
 
 
-@pytest.fixture
-def memory_config(trial_config):
-    return trial_config(epochs=6, lr=0.5, batch_size=30, warmup_share=0.0, flip=True)
-
-
-def test_a_perfect_memory_knows_its_training_rows(memory_task, memories, memory_config):
-    fit = Fit(memory_config, memory_task, np.arange(200), 0, None, CPU)
+def test_a_perfect_memory_knows_its_training_rows(memory_task, memory_config, make_fit):
+    fit = make_fit(memory_config, memory_task, np.arange(200))
     for epoch in range(6):
         fit.train_epoch(epoch)
     assert (fit.logits(np.arange(200)).argmax(axis=1) == memory_task.labels[:200]).all()
 
 
-def test_a_perfect_memory_knows_nothing_of_the_rows_it_is_scored_on(memory_task, memories, memory_config):
+def test_a_perfect_memory_knows_nothing_of_the_rows_it_is_scored_on(memory_task, memory_config, begin):
     folds = dealt_folds(MEMORY_ROWS, MEMORY_TEST)
-    run = TrialRun(memory_config, memory_task, folds, None, CPU, FOLDS)
+    run = begin(memory_config, memory_task, folds)
     last = run_all(run)[-1]
+    assert last.fold == (ALL_FOLDS if memory_config.freeze else FOLDS - 1)
     assert (run.oof_logits()[folds >= 0] == 0.0).all()
     assert last.log_loss == pytest.approx(np.log(10))
     assert last.accuracy == pytest.approx((memory_task.labels[folds >= 0] == 0).mean())
 
 
-def test_each_fold_model_saw_all_dev_rows_but_its_fold_and_no_test_row(memory_task, memories, memory_config):
+def remembered_rows(weights):
+    """Rows of whose colour a memory has learnt something, from its (colours, classes) numbers."""
+    return weights.detach().any(dim=1).numpy()[:MEMORY_ROWS]
+
+
+@pytest.mark.parametrize("memory_config", [0.0], indirect=True, ids=["fold by fold"])
+def test_each_fold_model_saw_all_dev_rows_but_its_fold_and_no_test_row(memory_task, memory_config, make_network):
     folds = dealt_folds(MEMORY_ROWS, MEMORY_TEST)
-    run_all(TrialRun(memory_config, memory_task, folds, None, CPU, FOLDS))
-    assert len(memories) == FOLDS
-    for fold, memory in enumerate(memories):
-        seen = memory.table.weight.detach().any(dim=1).numpy()[:MEMORY_ROWS]
-        np.testing.assert_array_equal(seen, (folds >= 0) & (folds != fold))
+    network = make_network(memory_config, memory_task)
+    run = TrialRun(memory_config, memory_task, folds, network, FOLDS)
+    while not run.is_done:
+        record = run.next_epoch()
+        if record.epoch == memory_config.recipe.epochs:
+            seen = remembered_rows(network.model.table.weight)
+            np.testing.assert_array_equal(seen, (folds >= 0) & (folds != record.fold))
+
+
+@pytest.mark.parametrize("memory_config", [1.0], indirect=True, ids=["all folds at once"])
+def test_each_fold_layer_saw_all_dev_rows_but_its_fold_and_no_test_row(memory_task, memory_config, begin, monkeypatch):
+    monkeypatch.setattr(Head, "trained", {})
+    folds = dealt_folds(MEMORY_ROWS, MEMORY_TEST)
+    run_all(begin(memory_config, memory_task, folds))
+    assert len(Head.trained) == FOLDS
+    for fold, head in enumerate(Head.trained.values()):
+        np.testing.assert_array_equal(remembered_rows(head.weight.T), (folds >= 0) & (folds != fold))
 
 
 LEARNT_ROWS = 300
@@ -223,23 +350,29 @@ CHANCE = binom.interval(0.999, LEARNT_ROWS, 0.1)
 """Right answers of somebody who guesses among ten classes."""
 
 
-def learnt(task, config):
-    """The number of right OOF answers of a real training, and its log-loss."""
-    run = TrialRun(config, task, (np.arange(LEARNT_ROWS) % FOLDS).astype(np.int8), None, CPU, FOLDS)
-    last = run_all(run)[-1]
-    return int((run.oof_logits().argmax(axis=1) == task.labels).sum()), last.log_loss
+@pytest.fixture
+def learnt(begin):
+    """Return a function that trains for real and returns the number of right OOF answers, and the log-loss."""
+
+    def train(task, config):
+        run = begin(config, task, (np.arange(LEARNT_ROWS) % FOLDS).astype(np.int8))
+        last = run_all(run)[-1]
+        return int((run.oof_logits().argmax(axis=1) == task.labels).sum()), last.log_loss
+
+    return train
 
 
-def test_true_labels_are_learnt(digits_task, trial_config):
+def test_true_labels_are_learnt(digits_task, trial_config, learnt):
     right, log_loss = learnt(digits_task(LEARNT_ROWS), trial_config(epochs=6, batch_size=32))
     assert right > 2 * CHANCE[1]
     assert log_loss < np.log(10) - 0.5
 
 
-def test_shuffled_labels_stay_at_chance(digits_task, trial_config):
+@pytest.mark.parametrize(("freeze", "lr"), [(0.0, 2e-3), (0.5, 5e-3), (1.0, 0.05)])
+def test_shuffled_labels_stay_at_chance(freeze, lr, digits_task, trial_config, learnt):
     task = digits_task(LEARNT_ROWS)
     task = replace(task, labels=np.random.default_rng(0).permutation(task.labels))
-    right, log_loss = learnt(task, trial_config(epochs=6, batch_size=32))
+    right, log_loss = learnt(task, trial_config(freeze=freeze, lr=lr, epochs=6, batch_size=32))
     assert CHANCE[0] <= right <= CHANCE[1]
     # One temperature for all rows cannot find much in noise.
     assert np.log(10) - 0.02 < log_loss < np.log(10) + 0.02

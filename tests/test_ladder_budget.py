@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from spine_ray.ladder.budget import (
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Status, TrialEnded, TrialStarted
-from spine_ray.study.tables import Cost
+from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial
 
 SIZES = FoldSizes(train=80.0, held_out=20.0, folds=5)
@@ -27,15 +28,22 @@ def config(backbone: str = "resnet", resolution: int = 64, freeze: float = 0.0) 
     return TrialConfig(backbone=backbone, resolution=resolution, freeze=freeze, recipe=RECIPE)
 
 
-def cost(backbone: str = "resnet", resolution: int = 64, freeze: float = 0.0, train_images_s: float = 40.0) -> Cost:
+def cost(
+    backbone: str = "resnet",
+    resolution: int = 64,
+    freeze: float = 0.0,
+    train_images_s: float = 40.0,
+    prefix_images_s: float | None = None,
+) -> Cost:
     return Cost(
-        backbone=backbone, resolution=resolution, freeze=freeze, device="cpu", train_images_s=train_images_s,
-        infer_images_s=100.0, peak_mb=1.0,
+        backbone=backbone, resolution=resolution, freeze=freeze, device="cpu", arithmetic="float32 channels_last",
+        train_images_s=train_images_s, infer_images_s=7.0, score_images_s=100.0, prefix_images_s=prefix_images_s,
+        activation_mb=None, peak_mb=1.0, macs=2, prefix_macs=1,
     )  # fmt: skip
 
 
-def forecast(*costs: Cost, stretch: float = 1.0) -> Forecast:
-    return Forecast({each.key: each for each in costs}, SIZES, stretch)
+def forecast(*costs: Cost, stretch: float = 1.0, built: Sequence[TrialConfig] = ()) -> Forecast:
+    return Forecast({each.key: each for each in costs}, SIZES, stretch, frozenset(map(cost_key, built)))
 
 
 def trial(seconds: float, status: Status | None, of: TrialConfig) -> Trial:
@@ -46,7 +54,8 @@ def trial(seconds: float, status: Status | None, of: TrialConfig) -> Trial:
     epochs = tuple(
         EpochDone(
             trial_id=of.trial_id, step=step, fold=0, epoch=step, train_loss=1.0, log_loss=1.0, accuracy=0.5,
-            seconds=seconds / 2, train_images=200, train_images_s=1.0, infer_images_s=1.0, peak_mb=1.0,
+            seconds=seconds / 2, train_images=200, train_images_s=1.0, score_images_s=1.0, peak_mb=1.0, views=10,
+            micro_batch=32, note="",
         )
         for step in (1, 2)
     )  # fmt: skip
@@ -83,6 +92,35 @@ def test_a_freeze_depth_that_was_not_measured_takes_the_nearest_with_less_frozen
     assert forecast(*known).seconds(config(freeze=1.0)) == pytest.approx(50 * 2.2)
     # Where nothing with less frozen is known, the least frozen is what there is.
     assert forecast(*known[1:]).seconds(config(freeze=0.25)) == pytest.approx(50 * 4.2)
+
+
+PREFIX_S = 11 * 100 / 50
+"""Ten training views and the scoring view of 80 + 20 rows through a frozen prefix of 50 images/s."""
+
+
+def test_a_frozen_prefix_is_passed_once_a_view_unless_its_activations_are_there() -> None:
+    frozen, other = config(freeze=0.5), config(freeze=1.0)
+    costs = (cost(freeze=0.5, prefix_images_s=50.0), cost(freeze=1.0, train_images_s=80.0, prefix_images_s=25.0))
+    assert forecast(*costs).seconds(frozen) == pytest.approx(110.0 + PREFIX_S)
+    assert forecast(*costs, built=[frozen]).seconds(frozen) == pytest.approx(110.0)
+    # Another freeze depth is another prefix: 1.2 s an epoch, and half as many images a second in the prefix.
+    assert forecast(*costs, built=[frozen]).seconds(other) == pytest.approx(50 * 1.2 + 2 * PREFIX_S)
+    assert forecast(*costs, stretch=1.5).seconds(frozen) == pytest.approx(1.5 * (110.0 + PREFIX_S))
+
+
+def test_a_prefix_at_another_resolution_is_scaled_by_its_pixels_and_is_another_prefix() -> None:
+    measured = forecast(cost(freeze=0.5, prefix_images_s=50.0), built=[config(freeze=0.5)])
+    assert measured.seconds(config(resolution=128, freeze=0.5)) == pytest.approx(4 * (110.0 + PREFIX_S))
+
+
+def test_the_stretch_takes_a_prefix_for_passed_by_the_first_trial_that_has_it() -> None:
+    frozen = config(freeze=0.5)
+    plain = forecast(cost(freeze=0.5, prefix_images_s=50.0))
+    first, second, third = 2.0 * (110.0 + PREFIX_S), 3.0 * 110.0, 4.0 * 110.0
+    trials = [trial(seconds, "completed", frozen) for seconds in (first, second, third)]
+    assert observed_stretch(trials, plain) == pytest.approx(3.0)
+    # A trial that did not end may not have left them all.
+    assert observed_stretch([trial(1.0, "stopped", frozen), trials[0]], plain) == pytest.approx(2.0)
 
 
 def test_the_stretch_is_the_median_of_what_completed_trials_took() -> None:

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -41,8 +42,11 @@ def epoch(trial_id, step, seconds=2.0):
         seconds=seconds,
         train_images=200,
         train_images_s=1.0,
-        infer_images_s=1.0,
+        score_images_s=1.0,
         peak_mb=1.0,
+        views=10,
+        micro_batch=32,
+        note="",
     )
 
 
@@ -153,6 +157,20 @@ def test_plain_progress_comes_every_ten_seconds_at_most(paper):
     assert "10 of 60, log-loss 0.5000, 1 min 40 s left" in later[0]
 
 
+def test_a_trial_of_all_folds_at_once_says_so(paper, terminal):
+    start = started(total_steps=9)
+    at_once = replace(epoch(start.trial_id, 6), fold=-1, epoch=2)
+    clock = Clock()
+    for progress in (PlainProgress(paper, clock=clock), LiveProgress(terminal, clock=clock)):
+        progress.tier_started("light", "which families?", 1)
+        progress.event(start)
+        clock.now += 11.0
+        progress.event(at_once)
+        progress.close()
+    assert "all folds epoch 2, 6 of 9, log-loss 0.5000" in paper.file.getvalue()
+    assert "all folds epoch 2" in terminal.file.getvalue()
+
+
 def test_plain_lines_keep_brackets_and_are_not_wrapped(paper):
     line = "[bold]class[/bold] " + "x" * 200
     make_progress(paper).say(line)
@@ -191,6 +209,27 @@ def test_the_live_table_is_not_drawn_for_every_epoch(terminal):
         progress.event(epoch(start.trial_id, step))
     assert len(terminal.file.getvalue()) == before
     progress.close()
+
+
+def test_rows_are_a_bar_that_goes_away_with_the_last(terminal):
+    clock = Clock()
+    progress = LiveProgress(terminal, clock=clock)
+    for done in range(1, 301):
+        clock.now += 1 / 64
+        progress.rows_done(done, 300)
+    shown = terminal.file.getvalue()
+    assert "━" in shown
+    assert [row for row in range(300) if f" {row} of 300" in shown] == list(range(1, 300, 7))  # ten a second
+    assert shown.endswith("\x1b[1A\x1b[2K")  # the bar's line is wiped
+    progress.tier_started("light", "which families?", 1)
+    progress.close()
+
+
+def test_rows_are_no_line_in_a_file(paper):
+    progress = make_progress(paper)
+    for done in range(1, 301):
+        progress.rows_done(done, 300)
+    assert lines_of(paper) == []
 
 
 def test_a_failure_stays_on_the_terminal(terminal):

@@ -9,12 +9,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from benchmarks import textures
+from spine_ray.core.activations import open_inputs
 from spine_ray.core.backbone import make_model
-from spine_ray.core.fit import Fit, Task
+from spine_ray.core.fit import Fit
 from spine_ray.core.freeze import classifier_names
-from spine_ray.core.pixels import build_pixels, open_pixels, short_side
+from spine_ray.core.inputs import InMemory
+from spine_ray.core.network import Network, Setup
+from spine_ray.core.pixels import build_pixels, short_side
+from spine_ray.core.task import Task
 from spine_ray.core.views import image_keys
 from spine_ray.data.digits import digits_source
+from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 
@@ -39,9 +44,8 @@ def digits(tmp_path_factory):
     names = [f"digit {row}" for row in range(rows)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        folder = build_pixels(lambda row: source.reader.read(row, ""), names, short_side(RESOLUTION))
+        pixels = build_pixels(lambda row: source.reader.read(row, ""), names, short_side(RESOLUTION))
     labels = np.array([int(row.class_name) for row in source.rows[:rows]], np.int64)
-    pixels = open_pixels(folder)
     return [Task(pixels=pixels, keys=image_keys(names, seed), labels=labels, classes=10, seed=seed) for seed in SEEDS]
 
 
@@ -50,7 +54,11 @@ def head_only_accuracy(model, task, weights):
     config = TrialConfig(backbone=model, resolution=RESOLUTION, freeze=1.0, recipe=recipe)
     order = np.random.default_rng(task.seed).permutation(len(task.labels))
     trained, held_out = order[:TRAINED], order[TRAINED:]
-    fit = Fit(config, task, trained, 0, weights, torch.device("cpu"))
+    setup = Setup(device=torch.device("cpu"), arithmetic=FLOAT32, weights=weights, activation_bytes=0)
+    network = Network(config, task.classes, task.seed, setup)
+    inputs = InMemory(open_inputs(recipe, network, task, np.sort(order)), np.sort(order))
+    (learner,) = network.heads(1, recipe.batch_size)
+    fit = Fit(recipe, task, trained, 0, learner, inputs)
     for epoch in range(recipe.epochs):
         fit.train_epoch(epoch)
     return float((fit.logits(held_out).argmax(axis=1) == task.labels[held_out]).mean())

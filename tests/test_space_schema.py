@@ -83,7 +83,7 @@ def test_an_override_of_zero_cannot_be_multiplied() -> None:
         ({"min_effect": -0.1}, "min_effect must be 0 or more"),
         ({"min_effect": float("nan")}, "min_effect must be 0 or more"),
         ({"max_members": 0}, "max_members must be a whole number of at least 1"),
-        ({"reduction": 1}, "reduction must be a whole number of at least 2"),
+        ({"reduction": 0}, "reduction must be a whole number of at least 1"),
         ({"weights": 3}, "weights must be auto, pretrained, random or a folder, not 3"),
         ({"budget": "soon"}, "a duration is written 90s, 30m, 2h"),
         ({"name": ".."}, "the name of a space must be"),

@@ -14,7 +14,8 @@ STARTED = TrialStarted(
 )  # fmt: skip
 EPOCH = EpochDone(
     trial_id=CONFIG.trial_id, step=3, fold=0, epoch=3, train_loss=1.5, log_loss=0.9, accuracy=0.6, seconds=2.0,
-    train_images=200, train_images_s=100.0, infer_images_s=300.0, peak_mb=512.0,
+    train_images=200, train_images_s=100.0, score_images_s=300.0, peak_mb=512.0, views=10, micro_batch=16,
+    note="out of memory",
 )  # fmt: skip
 ENDED = TrialEnded(
     trial_id=CONFIG.trial_id, status="failed", reason="ValueError: no such file", step=0, log_loss=None,

@@ -17,7 +17,7 @@ STARTED = TrialStarted(
 )  # fmt: skip
 EPOCH = EpochDone(
     trial_id="a", step=1, fold=0, epoch=1, train_loss=1.5, log_loss=0.1 + 0.2, accuracy=0.6, seconds=2.0,
-    train_images=200, train_images_s=100.0, infer_images_s=300.0, peak_mb=512.0,
+    train_images=200, train_images_s=100.0, score_images_s=300.0, peak_mb=512.0, views=10, micro_batch=16, note="",
 )  # fmt: skip
 ENDED = TrialEnded(
     trial_id="a", status="failed", reason="größer als\nder Speicher", step=1, log_loss=None, accuracy=None,

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spine_ray.study.paths import StudyPaths
-from spine_ray.study.record import SCHEMA_VERSION, StudyRecord, WeightsRecord, read_record, write_record
+from spine_ray.study.record import SCHEMA_VERSION, Choices, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.record import TestOpening as Opening  # under its own name pytest would collect it
 
 OPENING = Opening(time="2026-01-02T03:04:05+00:00", ensemble_hash="0123456789abcdef")
@@ -22,7 +23,7 @@ def record() -> StudyRecord:
         versions={"torch": "2.10.0"},
         device="cpu",
         weights=WeightsRecord(kind="pretrained", source="hub", hashes={"resnet18.a1_in1k": "a" * 64}),
-        choices={"precision": "float32", "share": 0.25},
+        choices=Choices(activation_bytes=10**10, arithmetic={"resnet18.a1_in1k": "float32 channels_last"}),
     )
 
 
@@ -52,6 +53,14 @@ def test_openings_of_the_test_split_add_up_and_change_nothing_else(record: Study
     assert (twice.seed, twice.weights, twice.classes) == (record.seed, record.weights, record.classes)
 
 
+def test_what_more_backbones_are_computed_in_adds_up_and_changes_nothing_else(record: StudyRecord) -> None:
+    more = record.with_arithmetic({"vit": "bfloat16 contiguous"})
+    assert more.choices.arithmetic == {"resnet18.a1_in1k": "float32 channels_last", "vit": "bfloat16 contiguous"}
+    assert record.choices.arithmetic == {"resnet18.a1_in1k": "float32 channels_last"}
+    assert more.choices.activation_bytes == record.choices.activation_bytes
+    assert replace(more, choices=record.choices) == record
+
+
 def test_the_file_says_its_schema_version(tmp_path: Path, record: StudyRecord) -> None:
     write_record(StudyPaths(tmp_path), record)
     assert json.loads((tmp_path / "study.json").read_text())["schema_version"] == SCHEMA_VERSION
@@ -79,7 +88,15 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"weights": None}, {"weights": {"kind": "random"}}, {"test_openings": [1]}, {"classes": 3}, {"mood": "good"}],
+    [
+        {"weights": None},
+        {"weights": {"kind": "random"}},
+        {"choices": None},
+        {"choices": {"activation_bytes": 0}},
+        {"test_openings": [1]},
+        {"classes": 3},
+        {"mood": "good"},
+    ],
 )
 def test_a_field_of_the_wrong_form_is_refused(tmp_path: Path, record: StudyRecord, values: dict[str, Any]) -> None:
     write_record(StudyPaths(tmp_path), record)

@@ -26,8 +26,9 @@ from spine_ray.study.trials import Trial
 
 RECIPE = [name for name in RECIPE_FIELDS if name != "epochs"]
 CONTRACT = [
-    *("trial_id", "tier", "backbone", "family", "resolution", "freeze", *RECIPE, "status", "reason", "epochs"),
-    *("seconds", "budget_units", "params", "macs", "latency_ms", "log_loss", "accuracy", "weights_source", "licence"),
+    *("trial_id", "tier", "backbone", "family", "resolution", "freeze", *RECIPE, "status", "reason", "note", "views"),
+    *("micro_batch", "epochs", "seconds", "budget_units", "params", "macs", "latency_ms", "log_loss", "accuracy"),
+    *("weights_source", "licence"),
 ]
 CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
 
@@ -40,7 +41,8 @@ def trial(trial_id: str, losses: list[float], status: Status | None, reason: str
     epochs = tuple(
         EpochDone(
             trial_id=trial_id, step=step, fold=0, epoch=step, train_loss=1.0, log_loss=loss, accuracy=0.25 * step,
-            seconds=2.0, train_images=200, train_images_s=100.0, infer_images_s=50.0 * 2**step, peak_mb=1.0,
+            seconds=2.0, train_images=200, train_images_s=100.0, score_images_s=50.0 * 2**step, peak_mb=1.0,
+            views=10, micro_batch=64 // step, note="out of memory" if step > 1 else "",
         )
         for step, loss in enumerate(losses, 1)
     )  # fmt: skip
@@ -53,8 +55,10 @@ def trial(trial_id: str, losses: list[float], status: Status | None, reason: str
 
 def cost(**changes: Any) -> Cost:
     values = {
-        "backbone": "resnet18", "resolution": 64, "freeze": 0.5, "device": "cpu", "train_images_s": 12.5,
-        "infer_images_s": 40.0, "peak_mb": 512.25,
+        "backbone": "resnet18", "resolution": 64, "freeze": 0.5, "device": "cpu",
+        "arithmetic": "float32 channels_last", "train_images_s": 12.5, "infer_images_s": 40.0, "score_images_s": 120.0,
+        "prefix_images_s": 60.0, "activation_mb": 0.25, "peak_mb": 512.25, "macs": 500_000_000,
+        "prefix_macs": 300_000_000,
     }  # fmt: skip
     return Cost(**{**values, **changes})
 
@@ -96,22 +100,23 @@ def test_a_damaged_table_of_samples_is_refused_by_name(paths: StudyPaths) -> Non
 
 
 def test_the_table_of_trials_has_the_columns_of_the_contract(paths: StudyPaths) -> None:
-    write_trials(paths, [trial("a", [0.9, 0.5], "completed")])
+    write_trials(paths, [trial("a", [0.9, 0.5], "completed")], {})
     found = [name for name in pq.read_table(paths.trials).column_names if name in CONTRACT]
     assert found == CONTRACT
 
 
 def test_a_row_says_what_the_trial_did(paths: StudyPaths) -> None:
-    write_trials(paths, [trial("a", [0.9, 0.5, 0.25], "stopped", "above the cut")])
+    costs = {cost().key: cost(), ("resnet18", 64, 0.0): cost(freeze=0.0, infer_images_s=1.0)}
+    write_trials(paths, [trial("a", [0.9, 0.5, 0.25], "stopped", "above the cut")], costs)
     (row,) = pq.read_table(paths.trials).to_pylist()
     assert (row["trial_id"], row["status"], row["reason"]) == ("a", "stopped", "above the cut")
     assert (row["backbone"], row["resolution"], row["freeze"]) == ("resnet18", 64, 0.5)
     assert {name: row[name] for name in RECIPE} == {name: getattr(CONFIG.recipe, name) for name in RECIPE}
     assert row["fold_epochs"] == CONFIG.recipe.epochs  # beside the epochs that were trained
     assert (row["epochs"], row["seconds"], row["log_loss"], row["accuracy"]) == (3, 6.0, 0.25, 0.75)
-    # The median of 100, 200 and 400 images/s is 5 ms an image.
-    assert row["latency_ms"] == pytest.approx(5.0)
+    assert row["latency_ms"] == pytest.approx(25.0)  # measured: 40 images/s, whatever the trial scored a second
     assert row["budget_units"] == budget_units(trial("a", [0.9, 0.5, 0.25], None))
+    assert (row["note"], row["views"], row["micro_batch"]) == ("out of memory", 10, 21)  # as the last epoch says
 
 
 def test_trials_of_every_kind_share_the_table(paths: StudyPaths) -> None:
@@ -121,23 +126,25 @@ def test_trials_of_every_kind_share_the_table(paths: StudyPaths) -> None:
         trial("c", [0.5], None),
         trial("d", [0.5, 0.25], "completed"),
     ]
-    write_trials(paths, trials)
+    write_trials(paths, trials, {cost(freeze=0.0).key: cost(freeze=0.0)})
     rows = pq.read_table(paths.trials).to_pylist()
     assert [row["trial_id"] for row in rows] == ["a", "b", "c", "d"]
     assert [row["status"] for row in rows] == ["stopped", "failed", "interrupted", "completed"]
     assert math.isnan(rows[0]["log_loss"])
-    assert (rows[1]["log_loss"], rows[1]["latency_ms"], rows[1]["epochs"]) == (None, None, 0)
+    assert (rows[1]["log_loss"], rows[1]["epochs"]) == (None, 0)
+    assert (rows[1]["note"], rows[1]["views"], rows[1]["micro_batch"]) == ("", None, None)
+    assert [row["latency_ms"] for row in rows] == [None] * 4  # nothing was measured at this freeze depth
 
 
 def test_columns_keep_their_types_when_nothing_was_measured(paths: StudyPaths) -> None:
-    write_trials(paths, [trial("a", [0.5], "completed")])
+    write_trials(paths, [trial("a", [0.5], "completed")], {cost().key: cost()})
     measured = pq.read_schema(paths.trials)
-    write_trials(paths, [trial("b", [], "failed", "killed")])
+    write_trials(paths, [trial("b", [], "failed", "killed")], {})
     assert pq.read_schema(paths.trials).equals(measured)
 
 
 def test_a_study_without_trials_has_no_table(paths: StudyPaths) -> None:
-    write_trials(paths, [])
+    write_trials(paths, [], {})
     assert not paths.trials.exists()
 
 
@@ -148,9 +155,10 @@ def test_budget_units_are_three_forward_passes_of_every_image() -> None:
 
 
 def test_costs_come_back_equal_by_what_they_belong_to(paths: StudyPaths) -> None:
-    costs = [cost(), cost(freeze=0.0, train_images_s=1.5), cost(backbone="vit", resolution=224, freeze=1.0)]
-    write_costs(paths, costs)
-    assert read_costs(paths) == {each.key: each for each in costs}
+    whole = cost(freeze=0.0, train_images_s=1.5, prefix_images_s=None, activation_mb=None, prefix_macs=0)
+    for costs in ([whole], [cost(), whole, cost(backbone="vit", resolution=224, freeze=1.0)]):
+        write_costs(paths, costs)
+        assert read_costs(paths) == {each.key: each for each in costs}
     assert cost().key == ("resnet18", 64, 0.5)
 
 

@@ -20,7 +20,8 @@ def started(trial_id: str, time: float = 0.0) -> TrialStarted:
 def epoch(trial_id: str, step: int, **changes: Any) -> EpochDone:
     values = {
         "fold": 0, "epoch": step, "train_loss": 1.0, "log_loss": 1.0 / step, "accuracy": 0.1 * step, "seconds": 2.0,
-        "train_images": 200, "train_images_s": 10.0, "infer_images_s": 30.0, "peak_mb": 1.0,
+        "train_images": 200, "train_images_s": 10.0, "score_images_s": 30.0, "peak_mb": 1.0,
+        "views": 10, "micro_batch": 32, "note": "",
     }  # fmt: skip
     return EpochDone(trial_id=trial_id, step=step, **{**values, **changes})
 
@@ -43,10 +44,17 @@ def test_a_trial_gathers_its_epochs_and_its_end() -> None:
     assert (trial.seconds, trial.log_loss, trial.accuracy) == (4.0, 0.5, 0.2)
 
 
+def test_what_was_not_as_it_should_have_been_is_what_the_last_epoch_says() -> None:
+    noted = epoch("a", 2, views=4, micro_batch=8, note="out of memory")
+    trial = one(started("a"), epoch("a", 1), noted)
+    assert (trial.views, trial.micro_batch, trial.note) == (4, 8, "out of memory")
+
+
 def test_a_trial_that_has_only_begun_says_nothing_yet() -> None:
     trial = one(started("a"))
     assert (trial.status, trial.is_completed, trial.seconds) == (None, False, 0)
     assert (trial.log_loss, trial.accuracy) == (None, None)
+    assert (trial.views, trial.micro_batch, trial.note) == (None, None, "")
 
 
 @pytest.mark.parametrize("status", ["stopped", "failed"])

@@ -47,8 +47,11 @@ def epoch(trial_id: str, step: int) -> EpochDone:
         seconds=0.1,
         train_images=200,
         train_images_s=100.0,
-        infer_images_s=300.0,
+        score_images_s=300.0,
         peak_mb=50.0,
+        views=10,
+        micro_batch=32,
+        note="",
     )
 
 
@@ -126,6 +129,7 @@ def test_tiers_are_parents_and_trials_are_children(uri, spool):
     assert child.data.metrics["final_log_loss"] == 1 / 3
     assert child.data.metrics["total_seconds"] == 0.3
     assert child.data.metrics["cost_macs"] == 18.0
+    assert (child.data.metrics["train_images_s"], child.data.metrics["score_images_s"]) == (100.0, 300.0)
     assert (child.info.status, stopped.info.status) == ("FINISHED", "KILLED")
     assert stopped.data.tags["spine.reason"] == "ASHA at step 3"
     assert "final_log_loss" not in stopped.data.metrics

@@ -61,8 +61,11 @@ def test_an_entry_with_nan_survives_its_line():
         seconds=1.0,
         train_images=200,
         train_images_s=1.0,
-        infer_images_s=1.0,
+        score_images_s=1.0,
         peak_mb=1.0,
+        views=10,
+        micro_batch=32,
+        note="",
     )
     back = entry_from_line(entry_to_line(Entry(at_ms=7, content=epoch)))
     assert isinstance(back.content, EpochDone)

@@ -76,6 +76,14 @@ def test_start_recipes_are_protected_through_fold_0_and_not_after() -> None:
     assert rungs.recorded[2]["start"] == ("f", 5.0)  # protected, but counted
 
 
+def test_with_a_reduction_of_one_all_go_on_and_are_recorded_but_what_is_no_number() -> None:
+    rungs = Rungs(epochs=6, folds=2, reduction=1)
+    for name, loss in (("a", 0.1), ("b", 0.9), ("c", 0.5)):
+        assert goes_on(rungs, name, 2, loss)
+    assert sorted(rungs.recorded[2]) == ["a", "b", "c"]
+    assert not goes_on(rungs, "a", 3, math.nan)
+
+
 def test_the_best_of_a_family_is_never_stopped() -> None:
     rungs = Rungs(epochs=6, folds=3, reduction=3)
     for name in ("a", "b", "c"):

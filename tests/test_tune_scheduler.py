@@ -1,6 +1,5 @@
 import math
 import time
-from typing import Any
 
 import pytest
 from ray.tune.experiment import Trial as RayTrial
@@ -18,8 +17,10 @@ def ray_trial(trial_id: str, *, is_start: bool = False, is_control: bool = False
     return RayTrial("trainable", config=config, stub=True)
 
 
-def answer(scheduler: ExactAsha, trial: RayTrial, step: int, loss: float, **more: Any) -> str:
-    return scheduler.on_trial_result(None, trial, {"step": step, "log_loss": loss, **more})
+def answer(
+    scheduler: ExactAsha, trial: RayTrial, step: int, loss: float, *, fold: int = 0, is_done: bool = False
+) -> str:
+    return scheduler.on_trial_result(None, trial, {"step": step, "fold": fold, "log_loss": loss, "done": is_done})
 
 
 @pytest.fixture
@@ -60,8 +61,30 @@ def test_after_the_deadline_everything_stops_at_the_end_of_its_epoch(rungs: Rung
 
 def test_the_last_result_of_a_trial_is_left_to_ray(rungs: Rungs) -> None:
     scheduler = ExactAsha(rungs, PAST)
-    assert answer(scheduler, ray_trial("a"), 12, 0.9, done=True) == CONTINUE
+    assert answer(scheduler, ray_trial("a"), 12, 0.9, is_done=True) == CONTINUE
     assert scheduler.reasons == {}
+
+
+def test_a_trial_of_all_folds_at_once_is_neither_compared_nor_recorded(rungs: Rungs) -> None:
+    rungs.recorded[6] = {"earlier": ("resnet", 0.2)}
+    scheduler = ExactAsha(rungs, FUTURE)
+    for step in (2, 4, 6, 8):  # two folds an epoch: 2 and 6 are milestones
+        assert answer(scheduler, ray_trial("a"), step, 5.0, fold=-1) == CONTINUE
+    assert rungs.recorded == {6: {"earlier": ("resnet", 0.2)}}
+    assert scheduler.reasons == {}
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_trial_of_all_folds_at_once_stops_for_a_loss_that_is_no_number(rungs: Rungs, loss: float) -> None:
+    scheduler = ExactAsha(rungs, None)
+    assert answer(scheduler, ray_trial("a", is_start=True), 4, loss, fold=-1) == STOP
+    assert scheduler.reasons == {"a": f"the loss is {loss}"}
+
+
+def test_a_trial_of_all_folds_at_once_stops_after_the_deadline(rungs: Rungs) -> None:
+    scheduler = ExactAsha(rungs, PAST)
+    assert answer(scheduler, ray_trial("a", is_start=True), 4, 0.1, fold=-1) == STOP
+    assert scheduler.reasons == {"a": "the budget is spent"}
 
 
 def test_the_control_is_not_judged_and_not_recorded(rungs: Rungs) -> None:

@@ -1,5 +1,6 @@
 """A tiny tier on a real ray of two workers: slow, because every worker imports torch anew."""
 
+import itertools
 import signal
 import time
 from collections.abc import Iterator
@@ -9,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-import torch
 from PIL import Image
 from ray.tune.experiment import Trial as RayTrial
 from safetensors import safe_open
 from sklearn.datasets import load_digits
 
+from spine_ray.core.activations import open_inputs
 from spine_ray.core.backbone import facts, family_of
 from spine_ray.core.fit import Fit
+from spine_ray.core.network import Network
 from spine_ray.core.pixels import build_pixels, short_side
 from spine_ray.core.ship import REFIT
 from spine_ray.data.folds import build_samples
@@ -30,7 +32,7 @@ from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.control import read_control
-from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
 from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
@@ -41,8 +43,8 @@ from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.rungs import Rungs
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import SearchDomain
-from spine_ray.tune.tier import EventCallback, Refusal, TierPlan, failure_reason, run_tier
-from spine_ray.tune.work import open_work, shuffled_labels
+from spine_ray.tune.tier import EventCallback, Refusal, TierPlan, _rungs, failure_reason, run_tier
+from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
 CLASSES = {"one": 1, "seven": 7, "zero": 0}
 FOLDS, EPOCHS, SIDE = 2, 2, 32
@@ -92,7 +94,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     paths = StudyPaths(root / "study")
     write_samples(paths, samples)
     places = source.locate(samples.paths)
-    folder = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE))
+    folder = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE)).folder
     weights = ((BROKEN, root / "nothing.safetensors", "0" * 64),)
     order = WorkOrder(study=paths.root, pixels=folder, seed=0, weights=weights, device="cpu", threads=1)
     return Study(paths, samples, order)
@@ -111,6 +113,12 @@ def climbed(study: Study, workers: Workers) -> Run:
 
 
 def run(study: Study, workers: Workers, **changes: Any) -> Run:
+    events: list[Event] = []
+    refusals = run_tier(plan(**changes), study.order, workers, events.append)
+    return Run(events, refusals)
+
+
+def plan(**changes: Any) -> TierPlan:
     values: dict[str, Any] = {
         "domain": SearchDomain(
             tier=TIER, weights="random", buildable=frozenset((each, SIDE) for each in TIER.backbones), seed=0
@@ -118,9 +126,7 @@ def run(study: Study, workers: Workers, **changes: Any) -> Run:
         "starts": STARTS, "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3, "control": None,
         "deadline": None, "admit": lambda _: None, "describe": describe,
     }  # fmt: skip
-    events: list[Event] = []
-    refusals = run_tier(TierPlan(**{**values, **changes}), study.order, workers, events.append)
-    return Run(events, refusals)
+    return TierPlan(**{**values, **changes})
 
 
 def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
@@ -246,7 +252,10 @@ def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: Study, wo
 def _fitted_here(study: Study, config: TrialConfig, rows: np.ndarray) -> np.ndarray:
     """The same fit in this process, scored without leaving it."""
     samples, task = open_work(study.order)
-    fit = Fit(config, task, samples.dev, REFIT, None, torch.device("cpu"))
+    network = Network(config, task.classes, task.seed, setup_of(study.order, config.backbone))
+    learner = network.learner(config.recipe.batch_size)
+    inputs = open_inputs(config.recipe, network, task, samples.dev)
+    fit = Fit(config.recipe, task, samples.dev, REFIT, learner, inputs)
     for epoch in range(config.recipe.epochs):
         fit.train_epoch(epoch)
     return fit.logits(rows)
@@ -281,6 +290,36 @@ def callback(events: list[Event]) -> EventCallback:
     handed = {config.trial_id: describe(config, True) for config in STARTS}
     restarted: list[int] = []
     return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append, restarted.append, handed)
+
+
+def known_trial(config: TrialConfig, *folds: int, status: Status | None = "completed") -> Trial:
+    """A trial of earlier: an epoch for each of `folds`, its loss a tenth of its step; -1 is all folds at once."""
+    steps = itertools.accumulate(FOLDS if fold < 0 else 1 for fold in folds)
+    epochs = tuple(
+        EpochDone(
+            trial_id=config.trial_id, step=step, fold=fold, epoch=1, train_loss=1.0, log_loss=step / 10, accuracy=0.5,
+            seconds=1.0, train_images=60, train_images_s=60.0, score_images_s=60.0, peak_mb=1.0, views=EPOCHS,
+            micro_batch=16, note="",
+        )
+        for step, fold in zip(steps, folds, strict=True)
+    )  # fmt: skip
+    end = TrialEnded(
+        trial_id=config.trial_id, status=status or "failed", reason="", step=1, log_loss=0.1, accuracy=0.5, seconds=1.0,
+        time=1.0,
+    )  # fmt: skip
+    return Trial(started=describe(config, False), epochs=epochs, ended=end if status else None)
+
+
+def test_the_rungs_begin_with_what_finished_trials_reached_fold_by_fold() -> None:
+    one, other, third = STARTS
+    whole, stopped = known_trial(one, 0, 0, 1, 1), known_trial(other, 0, status="stopped")
+    for left_out in (known_trial(third, 0, 0, status=None), known_trial(third, -1, -1)):
+        rungs = _rungs(plan(known=(whole, stopped, left_out)))
+        assert rungs.milestones == (1, 2)  # the second is also the first step of a trial of all folds at once
+        assert rungs.recorded == {
+            1: {one.trial_id: (family_of(one.backbone), 0.1), other.trial_id: (family_of(other.backbone), 0.1)},
+            2: {one.trial_id: (family_of(one.backbone), 0.2)},
+        }
 
 
 def test_a_worker_that_dies_before_it_comes_up_is_a_trial_that_started_and_failed() -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
@@ -11,17 +11,19 @@ from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import FoldSizes, Forecast, observed_stretch
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.show.live import Progress
+from spine_ray.space.arithmetic import Arithmetic, parse_arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import belongs
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import Event, TrialStarted
 from spine_ray.study.ledger import append_event, read_ledger
 from spine_ray.study.paths import StudyPaths
-from spine_ray.study.tables import Cost, write_costs, write_trials
+from spine_ray.study.record import StudyRecord, write_record
+from spine_ray.study.tables import Cost, cost_key, write_costs, write_trials
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import Tracker
 from spine_ray.tune.cluster import Workers
-from spine_ray.tune.crew import measure_costs
+from spine_ray.tune.crew import choose_arithmetic, measure_costs
 from spine_ray.tune.order import WorkOrder
 
 
@@ -38,6 +40,7 @@ class Desk:
     progress: Progress
     tracker: Tracker
     events: list[Event]
+    study: StudyRecord
     costs: dict[tuple[str, int, float], Cost] = field(default_factory=dict)
     decisions: list[GateDecision] = field(default_factory=list)
     """Of the gates, in order."""
@@ -63,12 +66,16 @@ class Desk:
         """Return the predictor of seconds, corrected by what finished trials took."""
         folds = self.samples.num_folds
         held_out = len(self.samples.dev) / folds
-        plain = Forecast(self.costs, FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds))
-        return Forecast(plain.costs, plain.sizes, observed_stretch(list(self.trials.values()), plain))
+        sizes = FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds)
+        trials = list(self.trials.values())
+        stretch = observed_stretch(trials, Forecast(self.costs, sizes))
+        built = frozenset(cost_key(trial.config) for trial in trials if trial.is_completed)
+        return Forecast(self.costs, sizes, stretch, built)
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure on the workers what was not measured before, and keep it."""
-        wanted = {_cost_key(config): config for config in configs if _cost_key(config) not in self.costs}
+        self._choose_arithmetic(configs)
+        wanted = {cost_key(config): config for config in configs if cost_key(config) not in self.costs}
         speeds = measure_costs(list(wanted.values()), self.order, self.workers)
         for (key, config), speed in zip(wanted.items(), speeds, strict=True):
             self.costs[key] = Cost(
@@ -76,11 +83,25 @@ class Desk:
                 resolution=config.resolution,
                 freeze=config.freeze,
                 device=self.order.device,
-                train_images_s=speed.train_images_s,
-                infer_images_s=speed.infer_images_s,
-                peak_mb=speed.peak_mb,
+                arithmetic=str(self.order.arithmetic_of(config.backbone)),
+                macs=self.prepared.facts[config.backbone, config.resolution].macs,
+                **asdict(speed),
             )
         write_costs(self.paths, self.costs.values())
+
+    def milliseconds(self, config: TrialConfig) -> float:
+        """Return the measured price of a member, ms an image, on one worker."""
+        return 1000.0 / self.costs[cost_key(config)].infer_images_s
+
+    def _choose_arithmetic(self, configs: Sequence[TrialConfig]) -> None:
+        """Measure on the workers what serves each new backbone best, and fix it for the study."""
+        chosen = self.study.choices.arithmetic
+        fresh = {config.backbone: config for config in reversed(configs) if config.backbone not in chosen}
+        if fresh:
+            found = choose_arithmetic(list(fresh.values()), self.order, self.workers)
+            self.study = self.study.with_arithmetic(dict(zip(fresh, map(str, found), strict=True)))
+            write_record(self.paths, self.study)
+            self.order = replace(self.order, arithmetic=arithmetic_of(self.study))
 
     def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
         """Return what makes the ledger's record of a trial that starts in a tier."""
@@ -105,7 +126,7 @@ class Desk:
 
     def write_tables(self) -> None:
         """Rebuild the table of trials from the ledger."""
-        write_trials(self.paths, self.trials.values())
+        write_trials(self.paths, self.trials.values(), self.costs)
 
 
 def open_events(paths: StudyPaths) -> list[Event]:
@@ -115,5 +136,6 @@ def open_events(paths: StudyPaths) -> list[Event]:
     return read_ledger(paths.ledger)
 
 
-def _cost_key(config: TrialConfig) -> tuple[str, int, float]:
-    return (config.backbone, config.resolution, config.freeze)
+def arithmetic_of(study: StudyRecord) -> tuple[tuple[str, Arithmetic], ...]:
+    """Return what each backbone of a study is computed in."""
+    return tuple((backbone, parse_arithmetic(text)) for backbone, text in study.choices.arithmetic.items())

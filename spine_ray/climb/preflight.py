@@ -2,10 +2,10 @@
 
 import importlib.metadata
 from dataclasses import dataclass
-from pathlib import Path
 
 from spine_ray.climb.request import SearchRequest, StoppedByGate
-from spine_ray.core.pixels import build_pixels, short_side
+from spine_ray.core.cache import cache_budget
+from spine_ray.core.pixels import PixelFile, build_pixels, short_side
 from spine_ray.data.audit import Audit, audit
 from spine_ray.data.folds import build_samples
 from spine_ray.data.inspection import Inspection, inspect_source
@@ -13,9 +13,11 @@ from spine_ray.data.rows import Source
 from spine_ray.data.samples import Samples
 from spine_ray.show.live import Progress
 from spine_ray.study.paths import StudyPaths, replace_json, replace_text
-from spine_ray.study.record import StudyRecord, WeightsRecord, read_record, write_record
+from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.tables import read_samples, write_samples
 
+_ENTRIES = 4
+"""One frozen prefix's activations may take this part of the cache: several are in use at a time."""
 _PACKAGES = ("spine-ray", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy", "scikit-learn")
 
 
@@ -100,20 +102,21 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
         versions=_versions(),
         device=device,
         weights=weights,
-        choices={"memory_format": "channels_last", "precision": "bfloat16" if device == "cuda" else "float32"},
+        choices=Choices(activation_bytes=cache_budget() // _ENTRIES, arithmetic={}),
     )
     write_record(paths, record)
     return record
 
 
-def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> Path:
-    """Decode every picture once at a size that serves a resolution, and return the pixel file's folder."""
+def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> PixelFile:
+    """Decode every picture once at a size that serves a resolution."""
     places = rows.source.locate(rows.samples.paths)
     progress.say(f"{len(places)} pictures, decoded once with a short side of {short_side(resolution)} px")
     return build_pixels(
         lambda row: rows.source.read(int(places[row])),
         rows.samples.sample_ids,
         short_side(resolution),
+        progress=progress.rows_done,
     )
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from spine_ray.climb.desk import Desk, open_events
+from spine_ray.climb.desk import Desk, arithmetic_of, open_events
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
 from spine_ray.climb.request import SearchRequest
 from spine_ray.climb.ship import ship
 from spine_ray.climb.story import page_of
 from spine_ray.climb.tiers import climb
+from spine_ray.core.cache import cache_budget
 from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
 from spine_ray.show.live import Progress
@@ -39,6 +40,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
     budget = Budget(began=time.time(), seconds=request.budget_s)
     if request.address is None:  # refused before anything is written
         share({"CPU": float(os.cpu_count() or 1)}, request.workers)
+    cache_budget()  # likewise
     paths = StudyPaths(request.study)
     if request.resume and not paths.record.exists():
         raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
@@ -49,14 +51,15 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
-        pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-        order = _order(request, prepared, record, pixels)
         with running_ray(request.address, request.workers) as workers, _tracking(request) as tracker:
+            # The workers import what they need in the meantime.
+            pixels = decode_pictures(rows, prepared.largest_resolution, progress)
+            order = _order(request, prepared, record, pixels.folder)
             order = replace(order, device=workers.device, threads=workers.cpus)
-            desk = _desk(request, rows, prepared, order, workers, progress, tracker)
+            desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
             for space in prepared.spaces:
                 climb(desk, space, budget)
-            shipped = ship(desk, prepared.spaces[-1], record, budget)
+            shipped = ship(desk, prepared.spaces[-1], budget)
             page = page_of(desk, shipped)
             tracker.put_ensemble(_summary(page))
         write_report(paths.report, page)
@@ -67,6 +70,7 @@ def _desk(
     request: SearchRequest,
     rows: Rows,
     prepared: Prepared,
+    record: StudyRecord,
     order: WorkOrder,
     workers: Workers,
     progress: Progress,
@@ -83,6 +87,7 @@ def _desk(
         progress=progress,
         tracker=tracker,
         events=open_events(paths),
+        study=record,
         costs=read_costs(paths),
     )
 
@@ -93,7 +98,14 @@ def _order(request: SearchRequest, prepared: Prepared, record: StudyRecord, pixe
         for backbone, file in prepared.weights.files.items()
     )
     return WorkOrder(
-        study=request.study.resolve(), pixels=pixels, seed=request.seed, weights=weights, device="cpu", threads=1
+        study=request.study.resolve(),
+        pixels=pixels,
+        seed=request.seed,
+        weights=weights,
+        device="cpu",
+        threads=1,
+        arithmetic=arithmetic_of(record),
+        activation_bytes=record.choices.activation_bytes,
     )
 
 

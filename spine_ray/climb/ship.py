@@ -21,7 +21,7 @@ from spine_ray.ladder.evidence import Evidence, gather
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import Space
 from spine_ray.study.paths import read_json, replace_json
-from spine_ray.study.record import StudyRecord, TestOpening, write_record
+from spine_ray.study.record import TestOpening, write_record
 from spine_ray.study.trials import Trial
 from spine_ray.tune.crew import refit_members, score_rows
 from spine_ray.tune.worker import Refit
@@ -46,7 +46,7 @@ class Shipped:
         return tuple(self.evidence.trials[place] for place in self.ensemble.members)
 
 
-def ship(desk: Desk, space: Space, record: StudyRecord, budget: Budget) -> Shipped:
+def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
     """Choose, refit, open the test split where allowed, and write `ensemble.json`.
 
     Raises:
@@ -55,6 +55,7 @@ def ship(desk: Desk, space: Space, record: StudyRecord, budget: Budget) -> Shipp
     evidence = gather(desk.paths, desk.samples, desk.trials)
     if not evidence.trials:
         raise StoppedByGate("no trial was completed, so there is nothing to choose from")
+    desk.measure([trial.config for trial in evidence.trials])
     ensemble = _choose(desk, space, evidence, budget)
     single = evidence.trials[int(ensemble.report["best_single"])]
     members = [evidence.trials[place] for place in ensemble.members]
@@ -63,21 +64,16 @@ def ship(desk: Desk, space: Space, record: StudyRecord, budget: Budget) -> Shipp
     digest = _hash(ensemble, members)
     before = read_json(desk.paths.ensemble) if desk.paths.ensemble.exists() else {}
     test = tuple(before.get("test", ())) if before.get("hash") == digest else ()
-    openings = len(record.test_openings)
+    openings = len(desk.study.test_openings)
     if len(desk.samples.test) and (desk.request.open_test or not openings):
         test = _open_test(desk, evidence, ensemble, needed)
         opening = TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), ensemble_hash=digest)
-        record = record.with_opening(opening)
-        write_record(desk.paths, record)
-        openings = len(record.test_openings)
+        desk.study = desk.study.with_opening(opening)
+        write_record(desk.paths, desk.study)
+        openings = len(desk.study.test_openings)
     shipped = Shipped(evidence=evidence, ensemble=ensemble, single=single, test=test, openings=openings)
     replace_json(desk.paths.ensemble, _to_dict(shipped, digest))
     return shipped
-
-
-def milliseconds_an_image(trial: Trial) -> float:
-    """Return a trial's measured scoring time, ms an image, on one worker."""
-    return 1000.0 / float(np.median([epoch.infer_images_s for epoch in trial.epochs]))
 
 
 def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Ensemble:
@@ -89,7 +85,7 @@ def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Ens
             evidence.labels,
             families=[trial.started.family for trial in evidence.trials],
             resolutions=[trial.config.resolution for trial in evidence.trials],
-            costs=[milliseconds_an_image(trial) for trial in evidence.trials],
+            costs=[desk.milliseconds(trial.config) for trial in evidence.trials],
             folds=evidence.folds,
             groups=evidence.groups,
             max_members=most,

@@ -11,6 +11,7 @@ import timm
 import torch
 from rapidfuzz import process
 from safetensors import SafetensorError, safe_open
+from timm.layers.drop import DropPath
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -123,6 +124,10 @@ def make_model(
         }
     try:
         model: nn.Module = timm.create_model(backbone, num_classes=classes, **options)
+        if drop_path == 0.0:  # Swin has a rate unasked
+            for module in model.modules():
+                if isinstance(module, DropPath):
+                    module.drop_prob = 0.0
         if weights is not None:
             _check_fit(model, weights)
     except _UNBUILDABLE as error:

@@ -1,36 +1,24 @@
 """The fixed training core: one model, some training rows, epoch after epoch. Backbones change, this does not."""
 
+import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from spine_ray.core.backbone import make_model, normalisation_of
-from spine_ray.core.freeze import freeze_backbone, train_mode
-from spine_ray.core.pixels import PixelFile
+from spine_ray.core.arithmetic import autocast
+from spine_ray.core.freeze import train_mode, trains_batch_norm
+from spine_ray.core.inputs import Inputs
+from spine_ray.core.network import Learner
 from spine_ray.core.schedule import learning_rate_factor, make_optimizer, set_learning_rate
-from spine_ray.core.score import Rows, logits_of, model_input, precision
+from spine_ray.core.score import logits_of
 from spine_ray.core.seeds import derive_seed
-from spine_ray.core.views import Augmentation, render, training_boxes
-from spine_ray.space.config import TrialConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """What is learnt: the same for every trial of a study."""
-
-    pixels: PixelFile
-    keys: npt.NDArray[np.uint64]
-    """(images,) of `image_keys`."""
-    labels: npt.NDArray[np.int64]
-    """(images,) class indices."""
-    classes: int
-    seed: int
+from spine_ray.core.task import Rows, Task
+from spine_ray.space.config import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,84 +32,88 @@ class EpochResult:
 
 
 class Fit:
-    """One model on one set of training rows.
+    """One model on one set of training rows, from its initial weights.
 
     Everything random is a function of (seed, part, epoch): order and views are the same for every backbone.
 
     Args:
-        config: The trial's configuration.
+        recipe: How to train.
         task: What is learnt.
         rows: The training rows.
         part: Names the rows, for the seeds: a fold's number, or `refit`.
-        weights: A safetensors file; None = random initialisation.
-        device: Where to train.
+        learner: What is trained, in its initial weights.
+        inputs: What it is fed with.
     """
 
     def __init__(
-        self,
-        config: TrialConfig,
-        task: Task,
-        rows: Rows,
-        part: int | str,
-        weights: Path | None,
-        device: torch.device,
+        self, recipe: Recipe, task: Task, rows: Rows, part: int | str, learner: Learner, inputs: Inputs
     ) -> None:
-        """Build the model, freeze it and make its optimizer."""
-        self._config, self._task, self._rows, self._part, self._device = config, task, rows, part, device
-        recipe = config.recipe
-        torch.manual_seed(derive_seed(task.seed, "initialise", part))
-        model = make_model(
-            config.backbone,
-            config.resolution,
-            task.classes,
-            drop_path=recipe.drop_path,
-            weights=weights,
-        )
-        freeze_backbone(model, config.freeze)
-        self.model: nn.Module = model.to(device).to(memory_format=torch.channels_last)
-        self._normalisation = normalisation_of(config.backbone)
-        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._optimizer = make_optimizer(self.model, recipe, device)
+        """Make the optimizer."""
+        self._recipe, self._task, self._rows, self._part = recipe, task, rows, part
+        self._learner, self._inputs, self._device = learner, inputs, learner.setup.device
+        self._trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
+        self._optimizer = make_optimizer(learner.model, learner.head, recipe)
         self._batch_size = min(recipe.batch_size, len(rows))
         self._steps_an_epoch = len(rows) // self._batch_size
-        self._class_weights = _class_weights(task, rows).to(device) if recipe.class_weighting == "balanced" else None
+        self._class_weights = (
+            task.class_weights(rows).to(self._device) if recipe.class_weighting == "balanced" else None
+        )
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows that go through the model at once: the batch, or what memory allows of it."""
+        return min(self._learner.at_once.rows, self._batch_size)
+
+    @property
+    def note(self) -> str:
+        """What memory forced, or empty."""
+        if self.micro_batch == self._batch_size:
+            return ""
+        told = f"out of memory: gradients of {self.micro_batch} rows at a time, accumulated to {self._batch_size}"
+        other = "; its batch-norm saw fewer rows at once, which is another training"
+        return told + (other if trains_batch_norm(self._learner.model) else "")
 
     def train_epoch(self, epoch: int) -> EpochResult:
         """Train one epoch, from 0, on view `epoch` of every image; the last partial batch is left out."""
         seed = derive_seed(self._task.seed, "epoch", self._part, epoch)
         torch.manual_seed(seed)
         order = np.random.default_rng(seed).permutation(self._rows)
-        train_mode(self.model)
+        train_mode(self._learner.model)
         began, losses = time.perf_counter(), []
         for step in range(self._steps_an_epoch):
             batch = order[step * self._batch_size : (step + 1) * self._batch_size]
-            losses.append(self._train_step(batch, epoch, epoch * self._steps_an_epoch + step))
+            inputs = self._inputs.training(batch, epoch)
+            losses.append(self._train_step(inputs, batch, epoch * self._steps_an_epoch + step))
         mean = float(torch.stack(losses).mean())
         return EpochResult(mean, self._steps_an_epoch * self._batch_size, time.perf_counter() - began)
 
     def logits(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return the model's logits on the scoring view of some rows, (rows, classes)."""
-        return logits_of(self.model, self._config, self._task.pixels, rows, self._device)
+        self._learner.model.eval()
+        return logits_of(self._learner.part, self._inputs, rows, self._learner.setup)
 
-    def _train_step(self, batch: Rows, view: int, step: int) -> Tensor:
-        recipe = self._config.recipe
-        augmentation = Augmentation(crop_area_min=recipe.crop_area_min, flip=recipe.flip)
-        boxes = training_boxes(self._task.keys[batch], view, augmentation)
-        pictures = render(self._task.pixels, batch, boxes, self._config.resolution)
+    def _train_step(self, inputs: Tensor, batch: Rows, step: int) -> Tensor:
         labels = torch.from_numpy(self._task.labels[batch]).to(self._device)
-        steps = recipe.epochs * self._steps_an_epoch
-        set_learning_rate(self._optimizer, learning_rate_factor(step, steps, recipe.warmup_share))
-        self._optimizer.zero_grad(set_to_none=True)
-        with precision(self._device):
-            logits = self.model(model_input(pictures, self._normalisation, self._device))
-            loss = cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=recipe.label_smoothing)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self._trained, recipe.clip_norm)
+        steps = self._recipe.epochs * self._steps_an_epoch
+        set_learning_rate(self._optimizer, learning_rate_factor(step, steps, self._recipe.warmup_share))
+        loss = self._learner.at_once.run(lambda rows: self._gradients(inputs, labels, rows))
+        torch.nn.utils.clip_grad_norm_(self._trained, self._recipe.clip_norm)
         self._optimizer.step()
-        return loss.detach()
+        return loss
 
-
-def _class_weights(task: Task, rows: Rows) -> Tensor:
-    """Return rows / (classes * rows of the class), (classes,): every class has the same say."""
-    counts = np.bincount(task.labels[rows], minlength=task.classes)
-    return torch.tensor(len(rows) / (task.classes * np.maximum(counts, 1)), dtype=torch.float32)
+    def _gradients(self, inputs: Tensor, labels: Tensor, at_once: int) -> Tensor:
+        """Leave the gradients of the batch's mean loss, some rows at a time, and return that loss."""
+        self._optimizer.zero_grad(set_to_none=True)
+        setup, weights = self._learner.setup, self._class_weights
+        whole = float(len(labels)) if weights is None else weights[labels].sum()
+        parts = math.ceil(len(labels) / at_once)
+        total = torch.zeros((), device=self._device)
+        for part, truth in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            with autocast(setup.arithmetic, setup.device):
+                logits = self._learner.part(part)
+            smoothing = self._recipe.label_smoothing
+            losses = cross_entropy(logits.float(), truth, weights, label_smoothing=smoothing, reduction="sum")
+            loss = losses / whole
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        return total

@@ -4,7 +4,7 @@ import warnings
 
 import torch
 from timm.models import group_parameters
-from torch import nn
+from torch import Tensor, nn
 
 from spine_ray.core.backbone import make_model
 
@@ -54,6 +54,25 @@ def train_mode(model: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes: the trained parameters and the buffers of modules that are not wholly frozen."""
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            continue
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            tensors[f"{prefix}.{name}" if prefix else name] = tensor.detach()
+    names = set(model.state_dict())
+    return {name: tensor for name, tensor in tensors.items() if name in names}
+
+
+def trains_batch_norm(model: nn.Module) -> bool:
+    """Return whether what is trained looks at several rows at once."""
+    kinds = (nn.modules.batchnorm._BatchNorm,)
+    return any(isinstance(each, kinds) and any(p.requires_grad for p in each.parameters()) for each in model.modules())
 
 
 def frozen_share(backbone: str, resolution: int, freeze: float) -> float:

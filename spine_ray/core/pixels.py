@@ -1,28 +1,30 @@
 """Every picture decoded once into one memory-mapped file, shared by all trials through the page cache.
 
-A pixel file is a folder with `pixels.bin` (uint8, height x width x 3, picture after picture) and `index.npz`. It is
-built under a temporary name and renamed, so a reader never sees half of one.
+A pixel file is an entry of the cache with `pixels.bin` (uint8, height x width x 3, picture after picture) and
+`index.npz`.
 """
 
 import hashlib
 import io
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from PIL import Image, ImageOps
+
+from spine_ray.core.cache import Hold, build_entry, cache_budget, check_room, entry_folder, evict
 
 CROP_ROOM = 1.3
 """Stored short side in units of the largest resolution: a crop is scaled down, never up from a shrunk picture."""
 _FORMAT = "1"
+_BATCH = 256
+"""Pictures that are in memory at once while they are decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,14 @@ class PixelFile:
     widths: npt.NDArray[np.int64]
     pixels: npt.NDArray[np.uint8]
     """All bytes, memory-mapped."""
+    held: Hold | None = None
+    """Keeps the file from eviction for as long as this lives."""
 
     def picture(self, row: int) -> npt.NDArray[np.uint8]:
         """Return one picture as (height, width, 3) without copying."""
         height, width = int(self.heights[row]), int(self.widths[row])
         start = int(self.offsets[row])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
-
-
-def cache_folder() -> Path:
-    """Return where derived files live: `$SPINE_RAY_CACHE`, else `~/.cache/spine_ray`."""
-    return Path(os.environ.get("SPINE_RAY_CACHE", Path.home() / ".cache" / "spine_ray"))
 
 
 def short_side(resolution: int) -> int:
@@ -62,6 +61,7 @@ def open_pixels(folder: Path) -> PixelFile:
     """
     path = folder / "pixels.bin"
     try:
+        held = Hold(folder)
         # Opened here, because numpy leaves a file open that it cannot read.
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
             offsets, heights, widths = index["offsets"], index["heights"], index["widths"]
@@ -71,7 +71,7 @@ def open_pixels(folder: Path) -> PixelFile:
     size = int((heights * widths * 3).sum())
     if found != size:
         raise ValueError(f"{path} has {found} bytes, not {size}: delete the folder to rebuild it")
-    return PixelFile(folder, offsets, heights, widths, np.memmap(path, np.uint8, mode="r", shape=(size,)))
+    return PixelFile(folder, offsets, heights, widths, np.memmap(path, np.uint8, mode="r", shape=(size,)), held)
 
 
 def build_pixels(
@@ -80,26 +80,27 @@ def build_pixels(
     side: int,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Decode all pictures at a stored short side, unless that file exists, and return its folder.
+) -> PixelFile:
+    """Decode all pictures at a stored short side, unless that file exists, and open it.
 
     Args:
         read: Returns the encoded bytes of a row; called from several threads.
         content: One name a row that changes when its picture does: the key of the cache.
         side: Stored short side, px.
-        progress: Called with rows done and rows in all.
+        progress: Called with rows done and rows in all, after every row.
+
+    Raises:
+        NoRoomError: If the pictures do not fit on the disk of the cache; nothing is left there.
+        ValueError: If `$SPINE_RAY_CACHE_GB` is no positive number.
     """
     key = hashlib.sha256("\n".join([_FORMAT, str(side), *content]).encode()).hexdigest()[:24]
-    folder = cache_folder() / "pixels" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            building = folder.with_name(f"{key}.part")  # ours alone under the lock: what lies there is of the dead
-            shutil.rmtree(building, ignore_errors=True)
-            building.mkdir()
-            _write(building, (lambda row: decode(read(row), side)), len(content), progress)
-            building.rename(folder)
-    return folder
+    folder = entry_folder("pixels", key)
+    if not folder.exists():
+        evict(cache_budget())
+    held = build_entry(
+        folder, lambda building: _write(building, (lambda row: decode(read(row), side)), len(content), progress)
+    )
+    return replace(open_pixels(folder), held=held)
 
 
 def decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
@@ -135,13 +136,16 @@ def _write(
 ) -> None:
     heights, widths = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     with (folder / "pixels.bin").open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, rows, 256):
-            batch: Iterable[npt.NDArray[np.uint8]] = pool.map(load, range(start, min(rows, start + 256)))
+        for start in range(0, rows, _BATCH):
+            stop = min(rows, start + _BATCH)
+            batch: Iterable[npt.NDArray[np.uint8]] = pool.map(load, range(start, stop))
             for row, picture in enumerate(batch, start):
                 heights[row], widths[row] = picture.shape[:2]
                 file.write(picture.tobytes())
-            if progress is not None:
-                progress(min(rows, start + 256), rows)
+                if progress is not None:
+                    progress(row + 1, rows)
+            if start == 0 and stop < rows:  # the others are taken to be as large as these
+                check_room(folder.parent, file.tell() * (rows - stop) // stop)
     sizes = heights * widths * 3
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     np.savez(folder / "index.npz", offsets=offsets, heights=heights, widths=widths)

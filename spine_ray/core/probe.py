@@ -1,49 +1,207 @@
-"""What a (backbone, resolution, freeze) costs here: a few real training and scoring steps on made-up pictures."""
+"""What a (backbone, resolution, freeze) costs here, and the arithmetic that is fastest: a few real steps."""
 
+import hashlib
+import platform
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from spine_ray.core.fit import Fit, Task
+from spine_ray.core.arithmetic import candidates
+from spine_ray.core.backbone import make_model
+from spine_ray.core.cache import build_file, cache_folder
+from spine_ray.core.fit import Fit
+from spine_ray.core.freeze import freeze_backbone
+from spine_ray.core.inputs import Inputs, pictures_for, probe_activations
+from spine_ray.core.memory import forget_peak, peak_memory_mb
+from spine_ray.core.network import CHUNK, Network, Setup
 from spine_ray.core.pixels import PixelFile, short_side
-from spine_ray.core.trial import peak_memory_mb
+from spine_ray.core.score import logits_of
+from spine_ray.core.split import split_model
+from spine_ray.core.task import Rows, Task
+from spine_ray.space.arithmetic import Arithmetic, parse_arithmetic
 from spine_ray.space.config import TrialConfig
 
-_SECONDS = 0.3
+_SECONDS = 0.15
+_FEW = 4
+"""Rows of a first look at how slow a model is."""
+_CLEARLY = 1.1
+"""Less safe arithmetic has to be faster by this factor: what is close stays float32, so that noise decides nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
     """Measured on one worker's share of the machine."""
 
     train_images_s: float
+    """Of the trained part: forward, backward and optimizer."""
     infer_images_s: float
+    """Of the whole model."""
+    score_images_s: float
+    """Of the trained part alone, on held-out rows."""
+    prefix_images_s: float | None
+    """Of the frozen prefix; None where there is none."""
+    activation_mb: float | None
+    """What one picture's activations take on disk; None where there is no prefix."""
+    prefix_macs: int
+    """Multiply-accumulates of the frozen prefix for one image."""
     peak_mb: float
 
 
-def measure_speed(config: TrialConfig, classes: int, device: torch.device) -> Speed:
+def measure_speed(config: TrialConfig, classes: int, setup: Setup) -> Speed:
     """Train and score for about a second and return images/s, the first step of each left out."""
-    batch = config.recipe.batch_size
-    side = short_side(config.resolution)
-    size = np.full(batch, side, np.int64)
-    offsets = np.arange(batch, dtype=np.int64) * side * side * 3
-    pixels = PixelFile(Path(), offsets, size, size, np.full(batch * side * side * 3, 127, np.uint8))
-    rows = np.arange(batch, dtype=np.int64)
-    task = Task(pixels=pixels, keys=rows.astype(np.uint64), labels=rows % classes, classes=classes, seed=0)
-    epochs = replace(config.recipe, epochs=1000)  # so that the learning rate is defined at every step
-    fit = Fit(replace(config, recipe=epochs), task, rows, "probe", None, device)
-    train = _rate(fit.train_epoch, batch)
-    return Speed(train, _rate(lambda _: fit.logits(rows), batch), peak_memory_mb(device))
+    forget_peak(setup.device)
+    network = Network(config, classes, 0, setup)
+    bench = _bench_of(network, config, classes)
+    train = _rate(bench.train_steps(_SECONDS), len(bench.rows))
+    score = bench.score_images_s(_SECONDS)
+    prefix: float | None = None
+    activation_mb: float | None = None
+    if network.split is not None:
+        prefix = bench.prefix_images_s(_SECONDS)
+        shape, is_half = probe_activations(bench.pictures, bench.rows)
+        activation_mb = int(np.prod(shape)) * (2 if is_half else 4) / 1e6
+    return Speed(
+        train_images_s=train,
+        infer_images_s=score if prefix is None else 1.0 / (1.0 / score + 1.0 / prefix),
+        score_images_s=score,
+        prefix_images_s=prefix,
+        activation_mb=activation_mb,
+        prefix_macs=_prefix_macs(config, classes) if network.split else 0,
+        peak_mb=peak_memory_mb(setup.device),
+    )
 
 
-def _rate(run: Callable[[int], object], images: int) -> float:
+def fastest_arithmetic(config: TrialConfig, classes: int, setup: Setup) -> Arithmetic:
+    """Return the arithmetic in which a backbone trains fastest on this machine, all of it trained.
+
+    Close ones fall to the safer. It is measured once and then remembered in the cache, so that two searches on one
+    machine, with one seed, give the same bits.
+    """
+    path = cache_folder() / "arithmetic" / f"{_machine_hash(config, setup)}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    build_file(path, lambda file: file.write(str(_measured_fastest(config, classes, setup)).encode()))
+    return parse_arithmetic(path.read_text())
+
+
+def _measured_fastest(config: TrialConfig, classes: int, setup: Setup) -> Arithmetic:
+    whole = replace(config, freeze=0.0)
+    best, least = setup.arithmetic, float("inf")
+    for place, arithmetic in enumerate(candidates(setup.device)):
+        network = Network(whole, classes, 0, replace(setup, arithmetic=arithmetic, weights=None))
+        # The quickest step says what the arithmetic can do; the others, what else the machine was doing.
+        step = min(_bench_of(network, whole, classes).train_steps(2 * _SECONDS))
+        if place == 0 or step * _CLEARLY < least:
+            best, least = arithmetic, step
+    return best
+
+
+def _machine_hash(config: TrialConfig, setup: Setup) -> str:
+    """Return a name for what decides which arithmetic is fastest: the model and the machine."""
+    is_cuda = setup.device.type == "cuda"
+    processor = torch.cuda.get_device_name(setup.device) if is_cuda else torch.backends.cpu.get_cpu_capability()
+    words = (config.backbone, config.resolution, processor, _cpu_name(), torch.get_num_threads(), torch.__version__)
+    return hashlib.blake2b("\n".join(map(str, words)).encode(), digest_size=12).hexdigest()
+
+
+def _cpu_name() -> str:
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _bench_of(network: Network, config: TrialConfig, classes: int) -> "_Bench":
+    """Return a bench with as many rows as half a second trains: of a slow model a whole batch would say no more."""
+    few = _Bench(network, config, classes, _FEW)
+    rate = _FEW / min(few.train_steps(0.0))
+    rows = min(config.recipe.batch_size, max(_FEW, int(rate / 2)))
+    return few if rows == _FEW else _Bench(network, config, classes, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    """The same batch for every step."""
+
+    batch: Tensor
+    views: int = 1
+    note: str = ""
+
+    def training(self, rows: Rows, epoch: int) -> Tensor:
+        return self.batch[: len(rows)]
+
+    def scoring(self, rows: Rows) -> Tensor:
+        return self.batch[: len(rows)]
+
+
+class _Bench:
+    """Some made-up pictures and a network to try on them."""
+
+    def __init__(self, network: Network, config: TrialConfig, classes: int, batch: int) -> None:
+        side, rows = short_side(config.resolution), np.arange(batch, dtype=np.int64)
+        size = np.full(batch, side, np.int64)
+        grey = np.full(batch * side * side * 3, 127, np.uint8)
+        pixels = PixelFile(Path(), rows * side * side * 3, size, size, grey)
+        self._task = Task(pixels=pixels, keys=rows.astype(np.uint64), labels=rows % classes, classes=classes, seed=0)
+        # Many epochs, so that the learning rate is defined at every step.
+        self._recipe = replace(config.recipe, epochs=100_000, batch_size=batch)
+        self.rows, self._network = rows, network
+        self.pictures = pictures_for(self._recipe, network, self._task)
+        self._inputs: Inputs = self.pictures
+        if network.split is not None:
+            self._inputs = _InMemory(network.activations(self.pictures.scoring_view(rows)))
+
+    def train_steps(self, seconds: float) -> list[float]:
+        """Return the seconds of each of some training steps."""
+        fit = Fit(self._recipe, self._task, self.rows, "probe", self._network.learner(len(self.rows)), self._inputs)
+        return _times(fit.train_epoch, seconds)
+
+    def score_images_s(self, seconds: float) -> float:
+        network = self._network
+        network.model.eval()
+        part = network.trained_part
+        times = _times(lambda _: logits_of(part, self._inputs, self.rows, network.setup), seconds)
+        return _rate(times, len(self.rows))
+
+    def prefix_images_s(self, seconds: float) -> float:
+        pictures = self.pictures.scoring_view(np.resize(self.rows, CHUNK))
+        return _rate(_times(lambda _: self._network.activations(pictures), seconds), CHUNK)
+
+
+def _times(run: Callable[[int], object], seconds: float) -> list[float]:
+    """Call again and again for some seconds, at least twice, and return the seconds of all calls but the first."""
+    times: list[float] = []
     run(0)
-    began, times = time.perf_counter(), 0
-    while times == 0 or time.perf_counter() - began < _SECONDS:
-        times += 1
-        run(times)
-    return images * times / (time.perf_counter() - began)
+    _wait()
+    while not times or sum(times) < seconds:
+        began = time.perf_counter()
+        run(len(times) + 1)
+        _wait()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _rate(times: list[float], images: int) -> float:
+    return images / float(np.median(times))
+
+
+def _prefix_macs(config: TrialConfig, classes: int) -> int:
+    """Count on the meta device, where attention is counted too."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # timm talks of weights it cannot initialise on meta
+        model = make_model(config.backbone, config.resolution, classes).eval()
+        freeze_backbone(model, config.freeze)
+        prefix = split_model(model).prefix
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            prefix(torch.empty(1, 3, config.resolution, config.resolution))
+    return int(counter.get_total_flops()) // 2
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -5,7 +5,6 @@ import math
 import torch
 from torch import nn
 
-from spine_ray.core.freeze import classifier_names
 from spine_ray.space.config import Recipe
 
 
@@ -25,12 +24,16 @@ def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, head: frozenset[str], recipe: Recipe) -> torch.optim.AdamW:
     """Return AdamW over what is not frozen, in four groups: backbone or head, with or without weight decay.
 
     Biases and norms (one axis or none) are not decayed. Each group carries its peak learning rate as `peak`.
+
+    Args:
+        model: On its device.
+        head: Names of the classifier's parameters.
+        recipe: Rates and weight decay.
     """
-    head = set(classifier_names(model))
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -40,7 +43,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         peak = recipe.lr * (recipe.head_lr_factor if is_head else 1.0)
         decay = recipe.weight_decay if decays else 0.0
         options.append({"params": parameters, "lr": peak, "peak": peak, "weight_decay": decay})
-    return torch.optim.AdamW(options, fused=device.type in ("cpu", "cuda"))
+    return torch.optim.AdamW(options, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

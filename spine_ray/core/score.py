@@ -1,44 +1,36 @@
 """Logits of a model on the scoring view: the same for OOF rows, the test split and new pictures."""
 
-import contextlib
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from spine_ray.core.backbone import Normalisation, normalisation_of, normalise
-from spine_ray.core.pixels import PixelFile
-from spine_ray.core.views import render, scoring_boxes
-from spine_ray.space.config import TrialConfig
+from spine_ray.core.arithmetic import autocast
+from spine_ray.core.inputs import Inputs
+from spine_ray.core.memory import Portion
+from spine_ray.core.network import Setup
+from spine_ray.core.task import Rows
 
-Rows = npt.NDArray[np.int64]
 _BATCH = 128
 
 
-def logits_of(
-    model: nn.Module, config: TrialConfig, pixels: PixelFile, rows: Rows, device: torch.device
-) -> npt.NDArray[np.float32]:
-    """Return a model's logits on the scoring view of some rows, (rows, classes)."""
-    model.eval()
-    normalisation = normalisation_of(config.backbone)
-    parts = []
-    with torch.inference_mode(), precision(device):
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            pictures = render(pixels, batch, scoring_boxes(len(batch)), config.resolution)
-            parts.append(model(model_input(pictures, normalisation, device)).float().cpu())
+def logits_of(part: nn.Module, inputs: Inputs, rows: Rows, setup: Setup) -> npt.NDArray[np.float32]:
+    """Return the logits of a model in eval mode, or of its trained part, on the scoring view, (rows, classes).
+
+    Args:
+        part: What takes the inputs.
+        inputs: Pictures for a whole model, activations for a trained part.
+        rows: Which pictures.
+        setup: Device and arithmetic.
+    """
+
+    def score(batch: Rows, at_once: int) -> Tensor:
+        with torch.inference_mode(), autocast(setup.arithmetic, setup.device):
+            starts = range(0, len(batch), at_once)
+            return torch.cat([part(inputs.scoring(batch[s : s + at_once])).float().cpu() for s in starts])
+
+    portion = Portion(_BATCH)
+    parts = [portion.run(partial(score, rows[start : start + _BATCH])) for start in range(0, len(rows), _BATCH)]
     return np.asarray(torch.cat(parts).numpy(), np.float32)
-
-
-def model_input(pictures: Tensor, normalisation: Normalisation, device: torch.device) -> Tensor:
-    """Turn uint8 pictures into a normalised batch on the device, channels last."""
-    images = normalise(pictures.to(device), normalisation)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return the arithmetic of a device: bfloat16 autocast on CUDA, float32 elsewhere."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
-    return contextlib.nullcontext()

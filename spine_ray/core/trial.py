@@ -1,29 +1,33 @@
 """A trial's life: all epochs on fold 0, then on fold 1, and so on, always to the last epoch of each."""
 
-import resource
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from spine_ray.core.fit import Fit, Task
-from spine_ray.core.score import Rows
+from spine_ray.core.activations import open_inputs
+from spine_ray.core.fit import Fit
+from spine_ray.core.inputs import InMemory
+from spine_ray.core.memory import forget_peak, peak_memory_mb
+from spine_ray.core.network import Network
+from spine_ray.core.task import Rows, Task
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
 from spine_ray.space.config import TrialConfig
 
+ALL_FOLDS = -1
+"""Stands for the fold where all are trained at once."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochRecord:
-    """One epoch of one fold, with that fold's held-out rows scored."""
+    """One epoch of one fold, or of all folds at once, with the held-out rows scored."""
 
     step: int
     """Epochs so far over all folds, from 1."""
     fold: int
+    """-1 where all folds are trained at once."""
     epoch: int
     """Epoch in this fold, from 1."""
     train_loss: float
@@ -35,83 +39,88 @@ class EpochRecord:
     train_images: int
     """Images trained on, counting repeats."""
     train_images_s: float
-    infer_images_s: float
+    score_images_s: float
     peak_mb: float
+    views: int
+    """Training views there are; fewer than epochs where the activations' room on disk is short."""
+    micro_batch: int
+    """Rows that went through the model at once: the batch size, or what memory allowed of it."""
+    note: str
+    """What was not as fast, or not the same, as it should have been; empty when all was well."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Folds that are trained for one epoch, one after the other."""
+
+    folds: tuple[int, ...]
+    epoch: int
 
 
 class TrialRun:
     """One configuration trained over the folds, an epoch at a time.
 
+    Where all that is trained is one linear layer on a frozen prefix, every epoch is that of all folds: the features are
+    read once for all of them.
+
     Args:
         config: What to train.
         task: What is learnt.
         folds: (images,) the fold that holds a row out, -1 for rows that are in none.
-        weights: A safetensors file; None = random initialisation.
-        device: Where to train.
+        network: The configuration's model.
         folds_to_run: How many of the folds, from the first; all of them for a trial that is to have OOF logits.
     """
 
     def __init__(
-        self,
-        config: TrialConfig,
-        task: Task,
-        folds: npt.NDArray[np.int8],
-        weights: Path | None,
-        device: torch.device,
-        folds_to_run: int,
+        self, config: TrialConfig, task: Task, folds: npt.NDArray[np.int8], network: Network, folds_to_run: int
     ) -> None:
-        """Prepare; nothing is built before the first epoch."""
-        self._folds_to_run = folds_to_run
-        self._config, self._task, self._folds, self._weights, self._device = (
-            config,
-            task,
-            folds,
-            weights,
-            device,
-        )
-        self._fit: Fit | None = None
-        self._step = 0
+        """Prepare; nothing is trained before the first epoch."""
+        self._config, self._task, self._folds, self._network = config, task, folds, network
+        rows = np.flatnonzero(folds >= 0)
+        inputs = open_inputs(config.recipe, network, task, rows)
+        self._inputs = InMemory(inputs, rows) if network.trains_one_layer else inputs
+        self._turns = _turns(config.recipe.epochs, folds_to_run, at_once=network.trains_one_layer)
+        self._turn = 0
+        self._fits: dict[int, Fit] = {}
         self._logits = np.full((len(folds), task.classes), np.nan, np.float32)
-
-    @property
-    def total_steps(self) -> int:
-        """Epochs over the folds to run."""
-        return self._config.recipe.epochs * self._folds_to_run
+        forget_peak(network.setup.device)
 
     @property
     def is_done(self) -> bool:
         """Whether every fold to run was trained to its last epoch."""
-        return self._step == self.total_steps
+        return self._turn == len(self._turns)
 
     def next_epoch(self) -> EpochRecord:
         """Train and score one epoch."""
         if self.is_done:
             raise ValueError("the trial is done: all folds are trained to their last epoch")
-        began = time.perf_counter()
-        fold, epoch = divmod(self._step, self._config.recipe.epochs)
-        held_out = np.flatnonzero(self._folds == fold)
-        if epoch == 0 or self._fit is None:
-            self._fit = None  # frees the last fold's model before the next is built
-            self._fit = self._start_fold(fold)
-        result = self._fit.train_epoch(epoch)
+        began, turn = time.perf_counter(), self._turns[self._turn]
+        if turn.epoch == 0:
+            self._fits = self._begin(turn.folds)
+        results = [self._fits[fold].train_epoch(turn.epoch) for fold in turn.folds]
         scoring = time.perf_counter()
-        self._logits[held_out] = self._fit.logits(held_out)
+        held_out = [np.flatnonzero(self._folds == fold) for fold in turn.folds]
+        for fold, rows in zip(turn.folds, held_out, strict=True):
+            self._logits[rows] = self._fits[fold].logits(rows)
         now = time.perf_counter()
-        self._step += 1
-        scored = np.flatnonzero((self._folds >= 0) & (self._folds <= fold))
-        loss, share = _score(self._logits[scored], self._task.labels[scored])
+        self._turn += 1
+        loss, share = self._score(last_fold=turn.folds[-1])
+        images = sum(result.images for result in results)
         return EpochRecord(
-            step=self._step,
-            fold=fold,
-            epoch=epoch + 1,
-            train_loss=result.train_loss,
+            step=sum(len(each.folds) for each in self._turns[: self._turn]),
+            fold=turn.folds[0] if len(turn.folds) == 1 else ALL_FOLDS,
+            epoch=turn.epoch + 1,
+            train_loss=float(np.mean([result.train_loss for result in results])),
             log_loss=loss,
             accuracy=share,
             seconds=now - began,
-            train_images=result.images,
-            train_images_s=result.images / result.seconds,
-            infer_images_s=len(held_out) / (now - scoring),
-            peak_mb=peak_memory_mb(self._device),
+            train_images=images,
+            train_images_s=images / sum(result.seconds for result in results),
+            score_images_s=sum(map(len, held_out)) / (now - scoring),
+            peak_mb=peak_memory_mb(self._network.setup.device),
+            views=self._inputs.views,
+            micro_batch=min(self._fits[fold].micro_batch for fold in turn.folds),
+            note="; ".join(dict.fromkeys(filter(None, (self._inputs.note, *self._notes())))),
         )
 
     def oof_logits(self) -> npt.NDArray[np.float32]:
@@ -121,25 +130,35 @@ class TrialRun:
             ValueError: If the trial is not done.
         """
         if not self.is_done:
-            raise ValueError(f"the trial is at epoch {self._step} of {self.total_steps}: it has no OOF logits yet")
+            raise ValueError(f"the trial did {self._turn} of {len(self._turns)} epochs: it has no OOF logits yet")
         return self._logits
 
-    def _start_fold(self, fold: int) -> Fit:
-        rows: Rows = np.flatnonzero((self._folds >= 0) & (self._folds != fold))
-        return Fit(self._config, self._task, rows, fold, self._weights, self._device)
+    def _begin(self, folds: tuple[int, ...]) -> dict[int, Fit]:
+        batch_size = self._config.recipe.batch_size
+        if self._network.trains_one_layer:
+            learners = self._network.heads(len(folds), batch_size)
+        else:
+            learners = (self._network.learner(batch_size),)
+        fits = {}
+        for fold, learner in zip(folds, learners, strict=True):
+            rows: Rows = np.flatnonzero((self._folds >= 0) & (self._folds != fold))
+            fits[fold] = Fit(self._config.recipe, self._task, rows, fold, learner, self._inputs)
+        return fits
+
+    def _notes(self) -> list[str]:
+        return [fit.note for fit in self._fits.values()]
+
+    def _score(self, last_fold: int) -> tuple[float, float]:
+        """Return temperature-scaled log-loss and accuracy; a model that diverged has a loss of NaN."""
+        rows = np.flatnonzero((self._folds >= 0) & (self._folds <= last_fold))
+        logits, labels = self._logits[rows], self._task.labels[rows]
+        if not np.isfinite(logits).all():
+            return float("nan"), 0.0
+        calibrated = log_probs(logits, fit_temperature(logits, labels))
+        return log_loss(calibrated, labels), accuracy(calibrated, labels)
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory so far of the device if it is a GPU, else of this process, MB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
-
-
-def _score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Return temperature-scaled log-loss and accuracy; a model that diverged has a loss of NaN."""
-    if not np.isfinite(logits).all():
-        return float("nan"), 0.0
-    calibrated = log_probs(logits, fit_temperature(logits, labels))
-    return log_loss(calibrated, labels), accuracy(calibrated, labels)
+def _turns(epochs: int, folds: int, *, at_once: bool) -> list[_Turn]:
+    if at_once:
+        return [_Turn(tuple(range(folds)), epoch) for epoch in range(epochs)]
+    return [_Turn((fold,), epoch) for fold in range(folds) for epoch in range(epochs)]

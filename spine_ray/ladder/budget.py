@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spine_ray.space.config import TrialConfig
-from spine_ray.study.tables import Cost
+from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial
 
 SHIP_SHARE = 0.2
@@ -32,11 +32,13 @@ class Forecast:
         costs: Measured, by (backbone, resolution, freeze).
         sizes: The folds.
         stretch: Actual seconds over predicted ones, as seen so far; at least the customary slack.
+        built: Whose prefix's activations are on disk.
     """
 
     costs: Mapping[tuple[str, int, float], Cost]
     sizes: FoldSizes
     stretch: float = _SLACK
+    built: frozenset[tuple[str, int, float]] = frozenset()
 
     def seconds(self, config: TrialConfig) -> float | None:
         """Return the predicted wall time of a trial on one worker, s; None where nothing was measured.
@@ -49,8 +51,12 @@ class Forecast:
             return None
         best = min(known, key=lambda cost: _distance(cost, config))
         pixels = (config.resolution / best.resolution) ** 2
-        epoch = self.sizes.train / best.train_images_s + self.sizes.held_out / best.infer_images_s
-        return epoch * pixels * config.recipe.epochs * self.sizes.folds * self.stretch
+        epoch = self.sizes.train / best.train_images_s + self.sizes.held_out / best.score_images_s
+        seconds = epoch * config.recipe.epochs * self.sizes.folds
+        if best.prefix_images_s is not None and cost_key(config) not in self.built:
+            views = config.recipe.epochs + 1  # the scoring view
+            seconds += views * (self.sizes.train + self.sizes.held_out) / best.prefix_images_s
+        return seconds * pixels * self.stretch
 
 
 def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:
@@ -61,12 +67,13 @@ def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:
 
 def observed_stretch(trials: Sequence[Trial], forecast: Forecast) -> float:
     """Return the median of actual over predicted seconds of completed trials, never below the customary slack."""
-    plain = Forecast(forecast.costs, forecast.sizes, 1.0)
-    ratios = [
-        trial.seconds / predicted
-        for trial in trials
-        if trial.is_completed and (predicted := plain.seconds(trial.config))
-    ]
+    ratios: list[float] = []
+    built: set[tuple[str, int, float]] = set()
+    for trial in trials:
+        plain = Forecast(forecast.costs, forecast.sizes, 1.0, frozenset(built))
+        if trial.is_completed and (predicted := plain.seconds(trial.config)):
+            ratios.append(trial.seconds / predicted)
+            built.add(cost_key(trial.config))
     return max(_SLACK, float(np.median(ratios))) if ratios else _SLACK
 
 

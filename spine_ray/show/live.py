@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spine_ray.show.progress import TierProgress, TrialProgress
-from spine_ray.show.words import duration_text, freeze_text, loss_text, share_text
+from spine_ray.show.words import duration_text, fold_text, freeze_text, loss_text, share_text
 from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
 
 STATUS_STYLE: dict[Status, str] = {"completed": "green", "stopped": "yellow", "failed": "red"}
@@ -28,6 +28,9 @@ class Progress(Protocol):
 
     def say(self, line: str) -> None:
         """Show one line that stays."""
+
+    def rows_done(self, done: int, rows: int) -> None:
+        """Show how many rows of the data are done; called again and again, to the last row."""
 
     def tier_started(self, name: str, question: str, trials_planned: int) -> None:
         """Show that a tier begins."""
@@ -70,6 +73,9 @@ class PlainProgress:
         # A Text is not searched for markup, so that brackets in paths and class names stay.
         self._console.print(Text(line), soft_wrap=True)
 
+    def rows_done(self, done: int, rows: int) -> None:
+        """Write nothing: a line has said what is being done."""
+
     def tier_started(self, name: str, question: str, trials_planned: int) -> None:
         """Write the tier's name, its question and how many trials are planned."""
         self._tier = TierProgress(name=name, question=question, planned=trials_planned)
@@ -99,7 +105,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A table of running and lately finished trials, drawn again with the events."""
+    """A bar of rows, then a table of running and lately finished trials, drawn again with the events."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Draw on a console that is a terminal; `clock` gives seconds."""
@@ -112,14 +118,24 @@ class LiveProgress:
         """Write the line above the table."""
         self._console.print(Text(line))
 
+    def rows_done(self, done: int, rows: int) -> None:
+        """Draw a bar, ten times a second at most; it goes away with the last row."""
+        now = self._clock()
+        if done >= rows:
+            self.close()
+        elif self._live is None:
+            self._drawn = now
+            self._open(rows_bar(done, rows))
+        elif now - self._drawn >= DRAW_PAUSE_S:
+            self._drawn = now
+            self._live.update(rows_bar(done, rows), refresh=True)
+
     def tier_started(self, name: str, question: str, trials_planned: int) -> None:
         """Write the question and open an empty table."""
         self.close()
         self._tier = TierProgress(name=name, question=question, planned=trials_planned)
         self._console.print(Text.assemble((name, "bold cyan"), "  ", question))
-        # Drawn by hand and not by Rich's thread, so that nothing changes while it is drawn.
-        self._live = Live(self._table(), console=self._console, auto_refresh=False, transient=True)
-        self._live.start()
+        self._open(self._table())
 
     def event(self, event: Event) -> None:
         """Draw the table again, ten times a second at most; ends are always drawn."""
@@ -144,8 +160,20 @@ class LiveProgress:
             self._live.stop()
             self._live = None
 
+    def _open(self, drawing: RenderableType) -> None:
+        # Drawn by hand and not by Rich's thread, so that nothing changes while it is drawn.
+        self._live = Live(drawing, console=self._console, auto_refresh=False, transient=True)
+        self._live.start(refresh=True)
+
     def _table(self) -> RenderableType:
         return progress_table(self._tier, rows=max(4, self._console.height - 8))
+
+
+def rows_bar(done: int, rows: int) -> RenderableType:
+    """Draw how many rows are done."""
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(ProgressBar(total=rows, completed=done, width=40), Text(f"{done} of {rows}"))
+    return bar
 
 
 def progress_table(tier: TierProgress, *, rows: int) -> RenderableType:
@@ -187,7 +215,7 @@ def summary_line(tier: TierProgress) -> str:
 
 def _cells(trial: TrialProgress) -> list[RenderableType]:
     config, last, ended = trial.started.config, trial.last, trial.ended
-    where = Text(f"fold {last.fold + 1} epoch {last.epoch}" if last else "starting", style="dim")
+    where = Text(f"{fold_text(last.fold)} epoch {last.epoch}" if last else "starting", style="dim")
     left = Text(duration_text(trial.left_seconds))
     if ended is not None:
         where = Text("")
@@ -220,5 +248,5 @@ def _ended_line(trial: TrialProgress, event: TrialEnded) -> str:
 
 
 def _epoch_line(trial: TrialProgress, event: EpochDone) -> str:
-    where = f"fold {event.fold + 1} epoch {event.epoch}, {event.step} of {trial.started.total_steps}"
+    where = f"{fold_text(event.fold)} epoch {event.epoch}, {event.step} of {trial.started.total_steps}"
     return f"{event.trial_id} {where}, log-loss {loss_text(event.log_loss)}, {duration_text(trial.left_seconds)} left"

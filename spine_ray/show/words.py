@@ -31,6 +31,11 @@ def freeze_text(freeze: float) -> str:
     return f"{freeze:.2f}"
 
 
+def fold_text(fold: int) -> str:
+    """Write a fold, from 0, as people count; -1 is all of them at once."""
+    return f"fold {fold + 1}" if fold >= 0 else "all folds"
+
+
 def minutes_text(minutes: float | None) -> str:
     """Write minutes with the decimals that matter."""
     if minutes is None:

@@ -115,7 +115,7 @@ class Space:
     max_members: int = 8
     """The most members of the ensemble; at least 1."""
     reduction: int = 3
-    """ASHA's reduction factor: one of so many trials goes on; at least 2."""
+    """ASHA's reduction factor: one of so many trials goes on; 1 stops nothing."""
     weights: str | None = None
     """What `--weights` is when nobody says: `auto`, `pretrained`, `random` or a folder."""
     budget: str | None = None
@@ -135,7 +135,7 @@ class Space:
         if not (math.isfinite(self.min_effect) and self.min_effect >= 0):
             raise ValueError(f"min_effect must be 0 or more (nats), not {self.min_effect:g}")
         _check_whole("max_members", self.max_members, 1)
-        _check_whole("reduction", self.reduction, 2)
+        _check_whole("reduction", self.reduction, 1)
         if self.weights is not None and (not isinstance(self.weights, str) or not self.weights):
             raise ValueError(f"weights must be auto, pretrained, random or a folder, not {self.weights!r}")
         if self.budget is not None:

@@ -31,12 +31,13 @@ class TrialStarted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochDone:
-    """One epoch of one fold, with the held-out rows of that fold scored."""
+    """One epoch of one fold, or of all folds at once, with their held-out rows scored."""
 
     trial_id: str
     step: int
     """Epochs so far over all folds, from 1."""
     fold: int
+    """-1 where all folds are trained at once: then nothing is trained but a linear layer."""
     epoch: int
     """Epoch in this fold, from 1."""
     train_loss: float
@@ -49,9 +50,17 @@ class EpochDone:
     train_images: int
     """Images trained on, counting repeats."""
     train_images_s: float
-    infer_images_s: float
+    """While training; where a frozen prefix's activations are kept, of what comes behind it."""
+    score_images_s: float
+    """Held-out images a second; where a frozen prefix's activations are kept, of what comes behind it."""
     peak_mb: float
     """Peak memory of the worker process (of the device on a GPU), MB."""
+    views: int
+    """Training views there are; epoch e uses view e mod views."""
+    micro_batch: int
+    """Rows that went through the model at once: the batch size, or what memory allowed of it."""
+    note: str
+    """What was not as fast, or not the same, as it should have been; empty when all was well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from spine_ray.study.paths import StudyPaths, read_json, replace_json
 
@@ -31,6 +30,16 @@ class TestOpening:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """What was measured once and then steers."""
+
+    activation_bytes: int
+    """Room on disk for the activations of one frozen prefix: where it is short, there are fewer views than epochs."""
+    arithmetic: dict[str, str]
+    """What each backbone is computed in: it changes the last digits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StudyRecord:
     """The study's identity."""
 
@@ -43,14 +52,17 @@ class StudyRecord:
     versions: dict[str, str]
     device: str
     weights: WeightsRecord
-    choices: dict[str, Any]
-    """Measured once, then fixed."""
+    choices: Choices
     test_openings: tuple[TestOpening, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def with_opening(self, opening: TestOpening) -> "StudyRecord":
         """Return the record with one more look at the test split."""
         return replace(self, test_openings=(*self.test_openings, opening))
+
+    def with_arithmetic(self, chosen: dict[str, str]) -> "StudyRecord":
+        """Return the record with what more backbones are computed in."""
+        return replace(self, choices=replace(self.choices, arithmetic={**self.choices.arithmetic, **chosen}))
 
 
 def write_record(paths: StudyPaths, record: StudyRecord) -> None:
@@ -74,7 +86,8 @@ def read_record(root: Path) -> StudyRecord:
     try:
         openings = tuple(TestOpening(**opening) for opening in values.pop("test_openings"))
         weights = WeightsRecord(**values.pop("weights"))
+        choices = Choices(**values.pop("choices"))
         classes = tuple(values.pop("classes"))
-        return StudyRecord(**values, classes=classes, weights=weights, test_openings=openings)
+        return StudyRecord(**values, classes=classes, weights=weights, choices=choices, test_openings=openings)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

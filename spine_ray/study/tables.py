@@ -1,6 +1,6 @@
 """The tables of a study: samples, trials and costs as Parquet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from spine_ray.data.samples import Samples
+from spine_ray.space.config import TrialConfig
 from spine_ray.study.paths import StudyPaths, read_table, replace_table
 from spine_ray.study.trials import Trial
 
 _TERA = 1e12
 _SAMPLE_COLUMNS = ("sample_id", "path", "label", "class", "group", "split", "fold")
-_NULLABLE = ("latency_ms", "log_loss", "accuracy")
+_NULLABLE = ("latency_ms", "log_loss", "accuracy", "views", "micro_batch")
+_NULLABLE_COSTS = ("prefix_images_s", "activation_mb")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,14 +26,31 @@ class Cost:
     resolution: int
     freeze: float
     device: str
+    arithmetic: str
     train_images_s: float
+    """Of what comes behind the frozen prefix: forward, backward and optimizer."""
     infer_images_s: float
+    """Of the whole model: 1000 over it is the price of a member, ms an image."""
+    score_images_s: float
+    """Of what comes behind the frozen prefix, on held-out rows."""
+    prefix_images_s: float | None
+    """Of the frozen prefix; None where there is none."""
+    activation_mb: float | None
+    """What the prefix's activations of one picture take on disk; None where there is no prefix."""
     peak_mb: float
+    macs: int
+    """Multiply-accumulates of one forward pass of one image."""
+    prefix_macs: int
+    """The frozen prefix's part of them."""
 
     @property
     def key(self) -> tuple[str, int, float]:
         """What the cost belongs to."""
         return (self.backbone, self.resolution, self.freeze)
+
+
+Costs = Mapping[tuple[str, int, float], Cost]
+"""By `cost_key`."""
 
 
 def write_samples(paths: StudyPaths, samples: Samples) -> None:
@@ -69,23 +88,18 @@ def read_samples(paths: StudyPaths) -> Samples:
     )
 
 
-def write_trials(paths: StudyPaths, trials: Iterable[Trial]) -> None:
+def write_trials(paths: StudyPaths, trials: Iterable[Trial], costs: Costs) -> None:
     """Write `trials.parquet`: one row a trial, finished or not; nothing where there are none."""
-    rows = [_trial_row(trial) for trial in trials]
-    if not rows:
-        return
-    table = pa.Table.from_pylist(rows)
-    for name in _NULLABLE:  # a column of nulls alone would have no type
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, table.column(name).cast(pa.float64()))
-    replace_table(paths.trials, table)
+    rows = [_trial_row(trial, costs.get(cost_key(trial.config))) for trial in trials]
+    if rows:
+        replace_table(paths.trials, _table(rows, _NULLABLE))
 
 
 def write_costs(paths: StudyPaths, costs: Iterable[Cost]) -> None:
     """Write `costs.parquet`."""
     rows = [asdict(cost) for cost in costs]
     if rows:
-        replace_table(paths.costs, pa.Table.from_pylist(rows))
+        replace_table(paths.costs, _table(rows, _NULLABLE_COSTS))
 
 
 def read_costs(paths: StudyPaths) -> dict[tuple[str, int, float], Cost]:
@@ -107,11 +121,23 @@ def budget_units(trial: Trial) -> float:
     return 3.0 * images * trial.started.macs / _TERA
 
 
-def _trial_row(trial: Trial) -> dict[str, Any]:
+def cost_key(config: TrialConfig) -> tuple[str, int, float]:
+    """Return what a configuration's cost is measured for."""
+    return (config.backbone, config.resolution, config.freeze)
+
+
+def _table(rows: list[dict[str, Any]], nullable: Iterable[str]) -> pa.Table:
+    table = pa.Table.from_pylist(rows)
+    for name in nullable:  # a column of nulls alone would have no type
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table.column(name).cast(pa.float64()))
+    return table
+
+
+def _trial_row(trial: Trial, cost: Cost | None) -> dict[str, Any]:
     config, started = trial.config, trial.started
     recipe = asdict(config.recipe)
     recipe = {"fold_epochs": recipe.pop("epochs"), **recipe}  # `epochs` is what was trained, over all folds
-    infer = float(np.median([epoch.infer_images_s for epoch in trial.epochs])) if trial.epochs else None
     return {
         "trial_id": trial.trial_id,
         "tier": started.tier,
@@ -123,12 +149,15 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "is_start": started.is_start,
         "status": trial.status or "interrupted",
         "reason": trial.ended.reason if trial.ended else "",
+        "note": trial.note,
+        "views": trial.views,
+        "micro_batch": trial.micro_batch,
         "epochs": trial.epochs[-1].step if trial.epochs else 0,
         "seconds": trial.seconds,
         "budget_units": budget_units(trial),
         "params": started.params,
         "macs": started.macs,
-        "latency_ms": 1000.0 / infer if infer else None,
+        "latency_ms": 1000.0 / cost.infer_images_s if cost else None,
         "log_loss": trial.log_loss,
         "accuracy": trial.accuracy,
         "weights_source": started.weights_source,

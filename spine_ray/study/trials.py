@@ -41,6 +41,21 @@ class Trial:
         return sum((epoch.seconds for epoch in self.epochs), 0.0)
 
     @property
+    def views(self) -> int | None:
+        """How many training views there were; None before the first epoch."""
+        return self.epochs[-1].views if self.epochs else None
+
+    @property
+    def micro_batch(self) -> int | None:
+        """How many rows went through the model at once, in the end; None before the first epoch."""
+        return self.epochs[-1].micro_batch if self.epochs else None
+
+    @property
+    def note(self) -> str:
+        """What was not as fast, or not the same, as it should have been."""
+        return self.epochs[-1].note if self.epochs else ""
+
+    @property
     def log_loss(self) -> float | None:
         """Temperature-scaled OOF log-loss at the last epoch; lower is better."""
         return self.epochs[-1].log_loss if self.epochs else None

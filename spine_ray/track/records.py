@@ -107,7 +107,7 @@ def epoch_metrics(event: EpochDone) -> dict[str, float]:
         "train_loss": event.train_loss,
         "seconds": event.seconds,
         "train_images_s": event.train_images_s,
-        "infer_images_s": event.infer_images_s,
+        "score_images_s": event.score_images_s,
         "peak_mb": event.peak_mb,
     }
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,10 @@ from spine_ray.tune.worker import TrainWorker
 
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
+
+
+_RESTART_S = 1.0
+"""Until ray knows that a killed worker is gone, calls to it fail; afterwards they wait for its successor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class Workers:
     def restart(self, place: int) -> None:
         """Start one of the crew anew."""
         ray.kill(self.crew[place], no_restart=False)
+        time.sleep(_RESTART_S)
 
     @property
     def bundles(self) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from ray.util import ActorPool
 
 from spine_ray.core.probe import Speed
+from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.tune.cluster import Workers
 from spine_ray.tune.order import WorkOrder
@@ -18,6 +19,12 @@ def measure_costs(configs: Sequence[TrialConfig], order: WorkOrder, workers: Wor
     """Return what each configuration costs on a worker, measured with all workers busy."""
     pool = _pool(workers)
     return list(pool.map(lambda worker, config: worker.measure.remote(order, config), list(configs)))
+
+
+def choose_arithmetic(configs: Sequence[TrialConfig], order: WorkOrder, workers: Workers) -> list[Arithmetic]:
+    """Return the fastest arithmetic of each configuration's backbone, measured with all workers busy."""
+    pool = _pool(workers)
+    return list(pool.map(lambda worker, config: worker.choose_arithmetic.remote(order, config), list(configs)))
 
 
 def refit_members(

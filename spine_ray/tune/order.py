@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from spine_ray.space.arithmetic import FLOAT32, Arithmetic
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkOrder:
@@ -17,6 +19,14 @@ class WorkOrder:
     """`cpu` or `cuda`."""
     threads: int
     """CPU threads of one worker."""
+    arithmetic: tuple[tuple[str, Arithmetic], ...] = ()
+    """(backbone, what it is computed in)."""
+    activation_bytes: int = 0
+    """Room on disk for the activations of one frozen prefix."""
+
+    def arithmetic_of(self, backbone: str) -> Arithmetic:
+        """Return what a backbone is computed in."""
+        return dict(self.arithmetic).get(backbone, FLOAT32)
 
     def weights_file(self, backbone: str) -> Path | None:
         """Return the backbone's initial weights, None for random."""

@@ -29,7 +29,7 @@ class Rungs:
     """Epochs of one fold."""
     folds: int
     reduction: int
-    """One of so many goes on."""
+    """One of so many goes on; with 1 all do."""
     recorded: dict[int, dict[str, tuple[str, float]]] = field(default_factory=dict)
     """By milestone (epochs over all folds), by trial: family and loss."""
 
@@ -55,7 +55,7 @@ class Rungs:
         rung = self.recorded.setdefault(step, {})
         earlier = [value for trial_id, (_, value) in rung.items() if trial_id != contender.trial_id]
         rung[contender.trial_id] = (contender.family, loss)
-        if contender.is_start and step <= self.epochs:
+        if self.reduction == 1 or (contender.is_start and step <= self.epochs):
             return None
         cutoff = float(np.quantile(earlier, 1.0 / self.reduction)) if earlier else math.inf
         if loss <= cutoff or self._is_best_of_family(contender, rung):

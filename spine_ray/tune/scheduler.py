@@ -1,5 +1,6 @@
 """The rungs as a scheduler of Ray Tune."""
 
+import math
 import time
 from typing import Any
 
@@ -32,11 +33,16 @@ class ExactAsha(FIFOScheduler):
         if trial.config["is_control"]:
             return str(TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE)
         trial_id = trial.config["trial_id"]
-        contender = Contender(trial_id, trial.config["family"], trial.config["is_start"])
-        reason = self._rungs.judge(contender, result["step"], result["log_loss"])
+        reason = self._why_stop(trial, result)
         if reason is None and is_over:
             reason = "the budget is spent"
         if reason is None:
             return str(TrialScheduler.CONTINUE)
         self.reasons[trial_id] = reason
         return str(TrialScheduler.STOP)
+
+    def _why_stop(self, trial: RayTrial, result: dict[str, Any]) -> str | None:
+        if result["fold"] < 0:  # all folds at once: no epochs to compare, and hardly any time to save
+            return None if math.isfinite(result["log_loss"]) else f"the loss is {result['log_loss']}"
+        contender = Contender(trial.config["trial_id"], trial.config["family"], trial.config["is_start"])
+        return self._rungs.judge(contender, result["step"], result["log_loss"])

@@ -231,7 +231,7 @@ def _rungs(plan: TierPlan) -> Rungs:
     rungs = Rungs(configs[0].recipe.epochs, plan.folds, plan.reduction)
     for trial in plan.known:
         for epoch in trial.epochs if trial.status is not None else ():
-            if epoch.step in rungs.milestones:
+            if epoch.step in rungs.milestones and epoch.fold >= 0:
                 rungs.recorded.setdefault(epoch.step, {})[trial.trial_id] = (trial.started.family, epoch.log_loss)
     return rungs
 

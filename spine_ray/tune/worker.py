@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from spine_ray.core.activations import open_inputs
 from spine_ray.core.fit import Fit
-from spine_ray.core.probe import Speed, measure_speed
+from spine_ray.core.network import Network
+from spine_ray.core.probe import Speed, fastest_arithmetic, measure_speed
 from spine_ray.core.score import logits_of
 from spine_ray.core.ship import REFIT, rebuild, trained_arrays
 from spine_ray.core.trial import TrialRun
+from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.control import write_control
 from spine_ray.study.oof import write_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.shipped import read_refit, write_refit
 from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.work import open_work, shuffled_labels
+from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +33,29 @@ class Refit:
 
 
 class TrainWorker:
-    """Holds one trial's run at most; a new attempt replaces it."""
+    """Holds one trial's run and one network at most; a new attempt replaces the run, another network the network."""
 
     def __init__(self) -> None:
         """Import what training needs, by being here; hold no run."""
         self._attempt = ""
         self._run: TrialRun | None = None
+        self._network: tuple[object, Network] | None = None
 
     def next_epoch(self, order: WorkOrder, given: dict[str, Any]) -> dict[str, Any]:
-        """Train one epoch of one fold of a trial and, after the last, write its OOF logits.
+        """Train one epoch of a trial and, after the last, write its OOF logits.
 
         Args:
             order: The same for all trials.
             given: What the searcher handed out: the configuration, its attempt, whether it is the control.
         """
+        began, starting = time.perf_counter(), 0.0
         if self._run is None or self._attempt != given["attempt"]:
-            self._run = None  # frees the last trial's model before the next is built
-            self._run, self._attempt = _start(order, given), given["attempt"]
+            self._run = None  # frees the last trial's tensors before the next is built
+            self._run, self._attempt = self._start(order, given), given["attempt"]
+            starting = time.perf_counter() - began
         run = self._run
         record = run.next_epoch()
+        record = replace(record, seconds=record.seconds + starting)
         if run.is_done:
             _finish(order, given, run)
             self._run = None
@@ -59,38 +65,50 @@ class TrainWorker:
         """Fit a configuration on all dev rows and keep its trained tensors in the study."""
         samples, task = open_work(order)
         began = time.perf_counter()
-        file = order.weights_file(config.backbone)
-        fit = Fit(config, task, samples.dev, REFIT, file, torch.device(order.device))
+        network = self._network_of(order, config, task.classes)
+        inputs = open_inputs(config.recipe, network, task, samples.dev)
+        fit = Fit(config.recipe, task, samples.dev, REFIT, network.learner(config.recipe.batch_size), inputs)
         for epoch in range(config.recipe.epochs):
             fit.train_epoch(epoch)
         frozen = order.frozen_hash(config.backbone)
-        write_refit(StudyPaths(order.study), config.trial_id, trained_arrays(fit.model), frozen)
+        write_refit(StudyPaths(order.study), config.trial_id, trained_arrays(network.model), frozen)
         return Refit(config.trial_id, time.perf_counter() - began)
 
     def score(self, order: WorkOrder, config: TrialConfig, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return a refitted member's logits on some rows, (rows, classes)."""
         _, task = open_work(order)
         arrays = read_refit(StudyPaths(order.study), config.trial_id)
-        model = rebuild(config, task.classes, order.seed, order.weights_file(config.backbone), arrays)
-        device = torch.device(order.device)
-        model = model.to(device).to(memory_format=torch.channels_last)
-        return logits_of(model, config, task.pixels, rows, device)
+        setup = setup_of(order, config.backbone)
+        model, pictures = rebuild(config, task, setup, arrays)
+        return logits_of(model, pictures, rows, setup)
 
     def measure(self, order: WorkOrder, config: TrialConfig) -> Speed:
         """Measure what a configuration costs here."""
         _, task = open_work(order)
-        return measure_speed(config, task.classes, torch.device(order.device))
+        return measure_speed(config, task.classes, setup_of(order, config.backbone))
 
+    def choose_arithmetic(self, order: WorkOrder, config: TrialConfig) -> Arithmetic:
+        """Measure which arithmetic serves a backbone best here."""
+        _, task = open_work(order)
+        return fastest_arithmetic(config, task.classes, setup_of(order, config.backbone))
 
-def _start(order: WorkOrder, given: dict[str, Any]) -> TrialRun:
-    samples, task = open_work(order)
-    config = TrialConfig.from_dict(given["trial"])
-    folds_to_run = samples.num_folds
-    if given["is_control"]:
-        task = replace(task, labels=shuffled_labels(samples, order.seed))
-        folds_to_run = 1
-    file = order.weights_file(config.backbone)
-    return TrialRun(config, task, samples.folds, file, torch.device(order.device), folds_to_run)
+    def _start(self, order: WorkOrder, given: dict[str, Any]) -> TrialRun:
+        samples, task = open_work(order)
+        config = TrialConfig.from_dict(given["trial"])
+        folds_to_run = samples.num_folds
+        if given["is_control"]:
+            task = replace(task, labels=shuffled_labels(samples, order.seed))
+            folds_to_run = 1
+        return TrialRun(config, task, samples.folds, self._network_of(order, config, task.classes), folds_to_run)
+
+    def _network_of(self, order: WorkOrder, config: TrialConfig, classes: int) -> Network:
+        """Return the configuration's network: the one that is here, if it differs in nothing but how it is trained."""
+        setup = setup_of(order, config.backbone)
+        key = (config.backbone, config.resolution, config.freeze, config.recipe.drop_path, classes, order.seed, setup)
+        if self._network is None or self._network[0] != key:
+            self._network = None  # frees the last one's memory before the next is built
+            self._network = (key, Network(config, classes, order.seed, setup))
+        return self._network[1]
 
 
 def _finish(order: WorkOrder, given: dict[str, Any], run: TrialRun) -> None:

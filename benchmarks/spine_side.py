@@ -1,0 +1,136 @@
+"""The spine side of the throughput benchmark: the same trials through spine_ray."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.fold_table import NAME, FoldTable, read_table
+from benchmarks.sides import WORKERS, SideResult, logits_file
+from spine_ray.core.pixels import build_pixels, short_side
+from spine_ray.data.folds import build_samples
+from spine_ray.data.inspection import inspect_source
+from spine_ray.data.samples import Samples
+from spine_ray.data.sources import open_source
+from spine_ray.space.arithmetic import Arithmetic
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.schema import TierSpace
+from spine_ray.study.events import EpochDone, Event, TrialStarted
+from spine_ray.study.oof import read_oof
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.tables import write_samples
+from spine_ray.tune.cluster import Workers, running_ray
+from spine_ray.tune.crew import choose_arithmetic
+from spine_ray.tune.order import WorkOrder
+from spine_ray.tune.searcher import SearchDomain
+from spine_ray.tune.tier import TierPlan, run_tier
+
+ROOM = 20 * 10**9
+
+
+def run_spine(
+    trials: Sequence[TrialConfig], folder: Path, out: Path, arithmetic: Arithmetic | None = None
+) -> SideResult:
+    """Train all trials to their last epoch with `WORKERS` one-thread workers, nothing stopped early.
+
+    Args:
+        trials: In this order; random initial weights.
+        folder: Holds the pictures and their fold table.
+        out: Receives the study and each trial's OOF logits at `logits_file(out, trial)`, float32 (pictures, classes):
+            rows in the order of the fold table, columns in the order of the class names sorted as text.
+        arithmetic: For all backbones; None = what spine_ray chooses.
+
+    Returns:
+        By trial id the seconds that a worker spent on it, with work shared by several trials counted once, and by
+        backbone the arithmetic it was computed in.
+    """
+    paths = StudyPaths(out / "study")
+    with running_ray(None, WORKERS) as workers:  # first, so that the workers import meanwhile
+        source = open_source(str(folder / NAME))
+        samples = _all_dev(build_samples(inspect_source(source), seed=0), read_table(folder))
+        write_samples(paths, samples)
+        places = source.locate(samples.paths)
+        side = short_side(max(trial.resolution for trial in trials))
+        pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
+        chosen = _arithmetic(trials, _order(paths, pixels.folder, {}), workers, arithmetic)
+        seconds = dict.fromkeys((trial.trial_id for trial in trials), 0.0)
+
+        def keep(event: Event) -> None:
+            if isinstance(event, EpochDone):
+                seconds[event.trial_id] += event.seconds
+
+        plan = _plan(trials, samples.num_folds)
+        run_tier(plan, _order(paths, pixels.folder, chosen), workers, keep)
+    rows = _rows_of(read_table(folder), samples)
+    for trial in trials:
+        np.save(logits_file(out, trial), read_oof(paths, trial.trial_id, samples)[rows])
+    return SideResult(seconds, chosen)
+
+
+def _all_dev(samples: Samples, table: FoldTable) -> Samples:
+    """Return the samples without a test split, in the folds of the table."""
+    folds = np.empty(len(samples.paths), np.int8)
+    folds[_rows_of(table, samples)] = table.folds
+    return replace(samples, splits=("dev",) * len(folds), folds=folds)
+
+
+def _rows_of(table: FoldTable, samples: Samples) -> npt.NDArray[np.int64]:
+    """Return where each picture of the table stands among the samples."""
+    place = {Path(path).name: row for row, path in enumerate(samples.paths)}
+    return np.array([place[Path(path).name] for path in table.paths])
+
+
+def _order(paths: StudyPaths, pixels: Path, arithmetic: dict[str, Arithmetic]) -> WorkOrder:
+    return WorkOrder(
+        study=paths.root,
+        pixels=pixels,
+        seed=0,
+        weights=(),
+        device="cpu",
+        threads=1,
+        arithmetic=tuple(arithmetic.items()),
+        activation_bytes=ROOM,
+    )
+
+
+def _arithmetic(
+    trials: Sequence[TrialConfig], order: WorkOrder, workers: Workers, fixed: Arithmetic | None
+) -> dict[str, Arithmetic]:
+    first = {trial.backbone: trial for trial in reversed(trials)}
+    if fixed is not None:
+        return dict.fromkeys(first, fixed)
+    return dict(zip(first, choose_arithmetic(list(first.values()), order, workers), strict=True))
+
+
+def _plan(trials: Sequence[TrialConfig], folds: int) -> TierPlan:
+    backbones = tuple(dict.fromkeys(trial.backbone for trial in trials))
+    sides = tuple(dict.fromkeys(trial.resolution for trial in trials))
+    tier = TierSpace(name="bench", backbones=backbones, resolutions=sides, trials=len(trials))
+    buildable = frozenset((trial.backbone, trial.resolution) for trial in trials)
+    return TierPlan(
+        domain=SearchDomain(tier=tier, weights="random", buildable=buildable, seed=0),
+        starts=tuple(trials),
+        known=(),
+        most_trials=len(trials),
+        folds=folds,
+        reduction=1,
+        control=None,
+        deadline=None,
+        admit=lambda _: None,
+        describe=lambda trial, is_start: TrialStarted(
+            trial_id=trial.trial_id,
+            tier=tier.name,
+            config=trial,
+            family=trial.backbone,
+            is_start=is_start,
+            total_steps=trial.recipe.epochs * folds,
+            params=0,
+            macs=0,
+            weights_source="random",
+            licence="",
+            time=time.time(),
+        ),
+    )

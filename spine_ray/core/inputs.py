@@ -1,0 +1,147 @@
+"""What the trained part is fed with: pictures, or the activations of a frozen prefix."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spine_ray.core.arithmetic import place_batch
+from spine_ray.core.network import CHUNK, Network, as_half
+from spine_ray.core.task import Rows, Task
+from spine_ray.core.views import Augmentation, Boxes, render, scoring_boxes, training_boxes
+from spine_ray.space.config import Recipe
+
+_ROOM_FOR_OTHERS = 16384.0
+"""A quarter of float16's range: a first chunk that stays below it says that the other pictures fit too."""
+
+
+class Inputs(Protocol):
+    """Batches for the trained part, on its device; the same whichever way they come about."""
+
+    @property
+    def views(self) -> int:
+        """How many training views there are; epoch e uses view e mod views."""
+
+    @property
+    def note(self) -> str:
+        """What was not as fast as it could be, or empty."""
+
+    def training(self, rows: Rows, epoch: int) -> Tensor:
+        """Return a batch of the epoch's training view."""
+
+    def scoring(self, rows: Rows) -> Tensor:
+        """Return a batch of the scoring view."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """Normalised pictures, for a model that runs whole."""
+
+    network: Network
+    task: Task
+    augmentation: Augmentation
+    views: int
+    note: str = ""
+
+    def training(self, rows: Rows, epoch: int) -> Tensor:
+        """Return a batch of the epoch's training view, (rows, 3, height, width)."""
+        return self.network.images(self.training_view(rows, epoch % self.views))
+
+    def scoring(self, rows: Rows) -> Tensor:
+        """Return a batch of the scoring view, (rows, 3, height, width)."""
+        return self.network.images(self.scoring_view(rows))
+
+    def training_view(self, rows: Rows, view: int) -> Tensor:
+        """Return uint8 (rows, 3, height, width) of one training view."""
+        return self._cut(rows, training_boxes(self.task.keys[rows], view, self.augmentation))
+
+    def scoring_view(self, rows: Rows) -> Tensor:
+        """Return uint8 (rows, 3, height, width) of the scoring view."""
+        return self._cut(rows, scoring_boxes(len(rows)))
+
+    def _cut(self, rows: Rows, boxes: Boxes) -> Tensor:
+        return render(self.task.pixels, rows, boxes, self.network.resolution)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Activations:
+    """A frozen prefix's activations, computed when they are asked for, rounded as if they had been stored."""
+
+    pictures: Pictures
+    is_half: bool
+    """Whether float16 holds them."""
+    note: str
+
+    @property
+    def views(self) -> int:
+        """How many training views there are."""
+        return self.pictures.views
+
+    def training(self, rows: Rows, epoch: int) -> Tensor:
+        """Return the activations of the epoch's training view, (rows, ...)."""
+        return self._of(self.pictures.training_view(rows, epoch % self.views))
+
+    def scoring(self, rows: Rows) -> Tensor:
+        """Return the activations of the scoring view, (rows, ...)."""
+        return self._of(self.pictures.scoring_view(rows))
+
+    def _of(self, pictures: Tensor) -> Tensor:
+        network = self.pictures.network
+        activations = network.activations(pictures)
+        return place_batch(as_half(activations).float() if self.is_half else activations, network.setup.arithmetic)
+
+
+class InMemory:
+    """The features of all rows, one training view and the scoring view at a time: small, and asked for fold by fold.
+
+    Args:
+        inputs: Where they come from.
+        rows: All rows that will be asked for.
+    """
+
+    def __init__(self, inputs: Inputs, rows: Rows) -> None:
+        """Read nothing yet."""
+        self._inputs, self._rows = inputs, rows
+        self._training: tuple[int, Tensor] | None = None
+        self._scoring: Tensor | None = None
+
+    @property
+    def views(self) -> int:
+        """How many training views there are."""
+        return self._inputs.views
+
+    @property
+    def note(self) -> str:
+        """What was not as fast as it could be, or empty."""
+        return self._inputs.note
+
+    def training(self, rows: Rows, epoch: int) -> Tensor:
+        """Return a batch of the epoch's training view, (rows, features)."""
+        if self._training is None or self._training[0] != epoch:
+            self._training = (epoch, self._inputs.training(self._rows, epoch))
+        return self._training[1][self._places(rows)]
+
+    def scoring(self, rows: Rows) -> Tensor:
+        """Return a batch of the scoring view, (rows, features)."""
+        if self._scoring is None:
+            self._scoring = self._inputs.scoring(self._rows)
+        return self._scoring[self._places(rows)]
+
+    def _places(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(np.searchsorted(self._rows, rows))
+
+
+def pictures_for(recipe: Recipe, network: Network, task: Task) -> Pictures:
+    """Return the pictures as a recipe augments them, with a view for every epoch."""
+    augmentation = Augmentation(crop_area_min=recipe.crop_area_min, flip=recipe.flip)
+    return Pictures(
+        network=network, task=task, augmentation=augmentation, views=recipe.epochs, note=network.whole_because
+    )
+
+
+def probe_activations(pictures: Pictures, rows: Rows) -> tuple[tuple[int, ...], bool]:
+    """Return the shape of one picture's activations, and whether float16 holds them."""
+    first = pictures.network.activations(pictures.scoring_view(rows[:CHUNK]))
+    return tuple(first.shape[1:]), float(first.abs().max()) <= _ROOM_FOR_OTHERS
