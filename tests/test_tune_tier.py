@@ -1,6 +1,7 @@
 """A tiny tier on a real ray of two workers: slow, because every worker imports torch anew."""
 
 import itertools
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -281,15 +282,13 @@ def waiting_trial(config: TrialConfig, *, is_control: bool = False) -> RayTrial:
     values = {
         "trial_id": config.trial_id,
         "is_control": is_control,
-        "worker": 0,
     }
     return SilentTrial("trainable", config=values, stub=True)
 
 
 def callback(events: list[Event]) -> EventCallback:
     handed = {config.trial_id: describe(config, True) for config in STARTS}
-    restarted: list[int] = []
-    return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append, restarted.append, handed)
+    return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append, handed)
 
 
 def known_trial(config: TrialConfig, *folds: int, status: Status | None = "completed") -> Trial:
@@ -320,6 +319,39 @@ def test_the_rungs_begin_with_what_finished_trials_reached_fold_by_fold() -> Non
             1: {one.trial_id: (family_of(one.backbone), 0.1), other.trial_id: (family_of(other.backbone), 0.1)},
             2: {one.trial_id: (family_of(one.backbone), 0.2)},
         }
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_raised_leaves_and_its_successor_takes_up_the_next_trial(study: Study, workers: Workers) -> None:
+    worker = workers.crew[0]
+    broken, good = (
+        {"trial": config.to_dict(), "trial_id": config.trial_id, "is_control": True}
+        for config in (STARTS[TIER.backbones.index(BROKEN)], STARTS[0])
+    )
+    ray.get(worker.begin.remote(study.order, good))
+    before = process_of(worker)
+    with pytest.raises(ValueError, match="nothing.safetensors"):
+        ray.get(worker.begin.remote(study.order, broken))
+    ray.get(worker.begin.remote(study.order, good))
+    assert process_of(worker) != before
+    assert ray.get(worker.next_epoch.remote(study.order, good))["step"] == 1
+
+
+@pytest.mark.timeout(180)
+def test_a_trial_whose_worker_was_killed_fails_and_the_next_is_taken_up(study: Study, workers: Workers) -> None:
+    worker = workers.crew[1]
+    given = {"trial": STARTS[0].to_dict(), "trial_id": STARTS[0].trial_id, "is_control": True}
+    ray.get(worker.begin.remote(study.order, given))
+    os.kill(process_of(worker), signal.SIGKILL)
+    with pytest.raises(ray.exceptions.RayError):
+        ray.get(worker.next_epoch.options(max_task_retries=0).remote(study.order, given))
+    ray.get(worker.begin.remote(study.order, given))
+    assert ray.get(worker.next_epoch.remote(study.order, given))["step"] == 1
+
+
+def process_of(worker: Any) -> int:
+    found: int = ray.get(worker.__ray_call__.remote(lambda _: os.getpid()))
+    return found
 
 
 def test_a_worker_that_dies_before_it_comes_up_is_a_trial_that_started_and_failed() -> None:

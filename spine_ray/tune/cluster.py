@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +16,8 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
 
 
-_RESTART_S = 1.0
-"""Until ray knows that a killed worker is gone, calls to it fail; afterwards they wait for its successor."""
+_DEATHS = 3
+"""Times that a piece of work is handed to a worker's successor, where ray can do so without loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,6 @@ class Workers:
     gpus: float
     crew: tuple[Any, ...] = ()
     """Handles of the warm workers, `count` of them."""
-
-    def restart(self, place: int) -> None:
-        """Start one of the crew anew."""
-        ray.kill(self.crew[place], no_restart=False)
-        time.sleep(_RESTART_S)
 
     @property
     def bundles(self) -> tuple[float, float]:
@@ -81,7 +75,9 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
 
 def _hire(workers: Workers) -> tuple[Any, ...]:
     """Start the warm workers; they import in the background and come back by themselves when they die."""
-    hired: Any = ray.remote(TrainWorker).options(num_cpus=workers.bundles[0], num_gpus=workers.gpus, max_restarts=-1)
+    hired: Any = ray.remote(TrainWorker).options(
+        num_cpus=workers.bundles[0], num_gpus=workers.gpus, max_restarts=-1, max_task_retries=_DEATHS
+    )
     return tuple(hired.remote() for _ in range(workers.count))
 
 

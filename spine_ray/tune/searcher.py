@@ -252,7 +252,7 @@ class TierSearcher(Searcher):
         """Add which worker trains the trial: the one with the fewest, which has none while ray keeps to its number."""
         taken = list(self._busy.values())
         self._busy[trial_id] = min(range(self._workers), key=taken.count)
-        return {**given, "worker": self._busy[trial_id], "attempt": trial_id}
+        return {**given, "worker": self._busy[trial_id]}
 
     def _hand_control(self) -> dict[str, Any] | None:
         control, self._control = self._control, None

@@ -91,7 +91,7 @@ def run_tier(
         run_config=RunConfig(
             name=f"{plan.domain.tier.name}-{int(time.time())}",
             storage_path=str((order.study / "ray").resolve()),
-            callbacks=[EventCallback(scheduler, on_event, workers.restart, handed)],
+            callbacks=[EventCallback(scheduler, on_event, handed)],
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             failure_config=FailureConfig(max_failures=0),
             verbose=0,
@@ -107,7 +107,6 @@ class EventCallback(tune.Callback):
         self,
         scheduler: ExactAsha,
         on_event: Callable[[Event], None],
-        restart: Callable[[int], None],
         handed: Mapping[str, TrialStarted],
     ) -> None:
         """Start with no trial running.
@@ -115,10 +114,9 @@ class EventCallback(tune.Callback):
         Args:
             scheduler: Knows why a trial was stopped.
             on_event: Called for every event.
-            restart: Starts a worker anew, by its place in the crew.
             handed: The record of every trial that was handed out.
         """
-        self._scheduler, self._on_event, self._restart, self._handed = scheduler, on_event, restart, handed
+        self._scheduler, self._on_event, self._handed = scheduler, on_event, handed
         self._started: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,8 +147,7 @@ class EventCallback(tune.Callback):
             self._end(trial, "stopped", self._scheduler.reasons.get(_id(trial), "stopped by ray"))
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        """Record a failure with the last line of its error, and start its worker anew: it may be poisoned."""
-        self._restart(trial.config["worker"])
+        """Record a failure with the last line of its error."""
         if trial.config["is_control"]:
             return
         if _id(trial) not in self._started:  # its worker died before it came up

@@ -13,15 +13,20 @@ class TrialTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], order: WorkOrder, crew: tuple[Any, ...]) -> None:  # type: ignore[override]
         """Store what is asked."""
-        self._given, self._order, self._crew = config, order, crew
+        self._given, self._order, self._crew, self._has_begun = config, order, crew, False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; nothing here may fail, because ray does not try again."""
-        self._given = new_config
+        self._given, self._has_begun = new_config, False
         return True
 
     def step(self) -> dict[str, Any]:
         """Have one epoch of one fold trained."""
-        given = {name: self._given[name] for name in ("trial", "trial_id", "is_control", "attempt")}
-        record: dict[str, Any] = ray.get(self._crew[self._given["worker"]].next_epoch.remote(self._order, given))
+        given = {name: self._given[name] for name in ("trial", "trial_id", "is_control")}
+        worker = self._crew[self._given["worker"]]
+        if not self._has_begun:
+            ray.get(worker.begin.remote(self._order, given))
+            self._has_begun = True
+        # A worker that dies takes the trial's state along, so an epoch is not simply asked for again.
+        record: dict[str, Any] = ray.get(worker.next_epoch.options(max_task_retries=0).remote(self._order, given))
         return {**record, "done": record["is_last"]}
