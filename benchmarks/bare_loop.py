@@ -43,6 +43,10 @@ class Times:
         """Return how long one thread takes for all of the work."""
         return work.prefix_images * self.image_prefix + work.steps * self.step + work.scored_images * self.image_scored
 
+    def images_s(self, work: Work) -> float:
+        """Return the training images a second of one thread."""
+        return work.example.recipe.batch_size / self.step
+
 
 def run_bare(works: Sequence[Work], arithmetic: Mapping[str, Arithmetic]) -> tuple[Times, ...]:
     """Time each work in as many one-thread processes at once as there are workers, and return the means."""

@@ -1,7 +1,7 @@
 """What the runs of the throughput benchmark say side by side: ratios of time, differences of log-loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.sides import WORKERS
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import log_loss
 from spine_ray.space.config import TrialConfig
@@ -26,6 +27,17 @@ class Run:
     """Seconds of a worker by trial id."""
     losses: Mapping[str, float]
     """OOF log-loss by trial id, nats; lower is better."""
+    images_s: Mapping[str, float]
+    """Training images a second by trial id; empty where not counted."""
+
+    def slot_seconds(self) -> dict[str, float]:
+        """Return by trial id the seconds of a worker with an equal share of all that no trial counted as its own.
+
+        That is start, decoding, measuring, waiting, process starts and the end: together with the trials' own seconds
+        it is the wall, once for every worker.
+        """
+        share = (WORKERS * self.wall - sum(self.seconds.values())) / len(self.seconds)
+        return {name: seconds + share for name, seconds in self.seconds.items()}
 
 
 def oof_log_loss(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
@@ -59,7 +71,8 @@ def compare(trials: Sequence[TrialConfig], plain: Sequence[Run], spine: Sequence
     error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return {
         "plain_wall_over_spine_wall": _rounded(median(run.wall for run in plain) / median(run.wall for run in spine)),
-        "plain_seconds_over_spine_seconds_by_freeze": _ratios_by_freeze(trials, plain, spine),
+        "trial_seconds_ratio_by_freeze": _ratios_by_freeze(trials, *_all(plain, spine, lambda run: run.seconds)),
+        "slot_seconds_ratio_by_freeze": _ratios_by_freeze(trials, *_all(plain, spine, Run.slot_seconds)),
         "log_loss_differences": {name: _rounded(value) for name, value in differences.items()},
         "mean_log_loss_difference": _rounded(fmean(values)),
         "standard_error_over_trials": None if error is None else _rounded(error),
@@ -81,11 +94,37 @@ def against_bare(side: Sequence[Run], bare_seconds: Sequence[float]) -> dict[str
     }
 
 
-def _ratios_by_freeze(trials: Sequence[TrialConfig], plain: Sequence[Run], spine: Sequence[Run]) -> dict[str, float]:
+def images_s_over_bare(
+    trials: Sequence[TrialConfig], runs: Sequence[Run], bare: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """Return by backbone and freeze depth a side's training images/s as a share of the bare loop's, medians of both."""
+    shares = {}
+    for group in dict.fromkeys(map(group_name, trials)):
+        names = [trial.trial_id for trial in trials if group_name(trial) == group]
+        inside = median(run.images_s[name] for run in runs for name in names)
+        shares[group] = _rounded(inside / median(rates[group] for rates in bare))
+    return shares
+
+
+def group_name(trial: TrialConfig) -> str:
+    """Return the name of what a trial trains, whatever its recipe."""
+    return f"{trial.backbone} at {trial.resolution} px, freeze {trial.freeze:.2f}"
+
+
+def _all(
+    plain: Sequence[Run], spine: Sequence[Run], of: Callable[[Run], Mapping[str, float]]
+) -> tuple[list[Mapping[str, float]], list[Mapping[str, float]]]:
+    return [of(run) for run in plain], [of(run) for run in spine]
+
+
+def _ratios_by_freeze(
+    trials: Sequence[TrialConfig], plain: Sequence[Mapping[str, float]], spine: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """Return the ratio of medians over the runs of the seconds of all trials of a depth."""
     ratios = {}
     for freeze in sorted({trial.freeze for trial in trials}):
         names = [trial.trial_id for trial in trials if trial.freeze == freeze]
-        before, after = (fmean(sum(run.seconds[name] for name in names) for run in runs) for runs in (plain, spine))
+        before, after = (median(sum(run[name] for name in names) for run in runs) for runs in (plain, spine))
         ratios[f"{freeze:.2f}"] = _rounded(before / after)
     return ratios
 

@@ -79,7 +79,7 @@ def run_plain(order: Order) -> SideResult:
         raise RuntimeError(f"{results.num_errors} of {len(order.trials)} trials failed: {results.errors[0]}")
     last = [results[number].metrics or {} for number in range(len(results))]
     seconds = {str(metrics["name"]): float(metrics["seconds"]) for metrics in last}
-    return SideResult(seconds, {trial.backbone: EQUAL for trial in order.trials})
+    return SideResult(seconds, {trial.backbone: EQUAL for trial in order.trials}, {})
 
 
 def train_trial(config: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ class SideResult:
     """By trial id: seconds of a worker, measured inside. What trials share is counted once, in any of them."""
     arithmetic: Mapping[str, Arithmetic]
     """How it computed, by backbone."""
+    images_s: Mapping[str, float]
+    """By trial id: training images a second, everything of a training epoch included; empty where not counted."""
 
 
 def logits_file(out: Path, trial: TrialConfig) -> Path:
@@ -80,13 +82,18 @@ def read_order(path: Path) -> Order:
 
 def write_result(result: SideResult, path: Path) -> None:
     """Write what `read_result` reads."""
-    path.write_text(json.dumps({"seconds": dict(result.seconds), "arithmetic": _words(result.arithmetic)}))
+    values = {
+        "seconds": dict(result.seconds),
+        "arithmetic": _words(result.arithmetic),
+        "images_s": dict(result.images_s),
+    }
+    path.write_text(json.dumps(values))
 
 
 def read_result(path: Path) -> SideResult:
     """Read what `write_result` wrote."""
     values = json.loads(path.read_text())
-    return SideResult(values["seconds"], _arithmetic(values["arithmetic"]))
+    return SideResult(values["seconds"], _arithmetic(values["arithmetic"]), values["images_s"])
 
 
 def _words(arithmetic: Mapping[str, Arithmetic]) -> dict[str, str]:

@@ -56,18 +56,30 @@ def run_spine(
         side = short_side(max(trial.resolution for trial in trials))
         pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
         chosen = _arithmetic(trials, _order(paths, pixels.folder, {}), workers, arithmetic)
-        seconds = dict.fromkeys((trial.trial_id for trial in trials), 0.0)
+        epochs: list[EpochDone] = []
 
         def keep(event: Event) -> None:
             if isinstance(event, EpochDone):
-                seconds[event.trial_id] += event.seconds
+                epochs.append(event)
 
         plan = _plan(trials, samples.num_folds)
         run_tier(plan, _order(paths, pixels.folder, chosen), workers, keep)
     rows = _rows_of(read_table(folder), samples)
     for trial in trials:
         np.save(logits_file(out, trial), read_oof(paths, trial.trial_id, samples)[rows])
-    return SideResult(seconds, chosen)
+    return _result(trials, epochs, chosen)
+
+
+def _result(
+    trials: Sequence[TrialConfig], epochs: Sequence[EpochDone], arithmetic: dict[str, Arithmetic]
+) -> SideResult:
+    seconds, images_s = {}, {}
+    for name in (trial.trial_id for trial in trials):
+        mine = [epoch for epoch in epochs if epoch.trial_id == name]
+        seconds[name] = sum(epoch.seconds for epoch in mine)
+        training = sum(epoch.train_images / epoch.train_images_s for epoch in mine)
+        images_s[name] = sum(epoch.train_images for epoch in mine) / training
+    return SideResult(seconds, arithmetic, images_s)
 
 
 def _all_dev(samples: Samples, table: FoldTable) -> Samples:

@@ -23,7 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import Run, against_bare, compare, oof_log_loss, summary_of_side
+from benchmarks.comparison import (
+    Run,
+    against_bare,
+    compare,
+    group_name,
+    images_s_over_bare,
+    oof_log_loss,
+    summary_of_side,
+)
 from benchmarks.fold_table import FoldTable, read_table
 from benchmarks.sides import (
     EQUAL,
@@ -89,6 +97,7 @@ class Runs:
     trained: dict[Side, list[Run]] = field(default_factory=dict)
     bare_walls: dict[Side, list[float]] = field(default_factory=dict)
     bare_seconds: dict[Side, list[float]] = field(default_factory=dict)
+    bare_images_s: dict[Side, list[dict[str, float]]] = field(default_factory=dict)
     machine_cpu: dict[Side, list[float | None]] = field(default_factory=dict)
     """CPU seconds of the whole machine during each run. A side's runs need about the same: more is other work."""
     arithmetic: dict[Side, dict[str, Arithmetic]] = field(default_factory=dict)
@@ -183,7 +192,9 @@ def run_side(order: Order) -> None:
 
         works = work_of(order.trials, read_table(order.folder))
         times = run_bare(works, order.arithmetic)
-        path.write_text(json.dumps([each.seconds(work) for each, work in zip(times, works, strict=True)]))
+        pairs = list(zip(times, works, strict=True))
+        images_s = {group_name(work.example): each.images_s(work) for each, work in pairs}
+        path.write_text(json.dumps({"seconds": [each.seconds(work) for each, work in pairs], "images_s": images_s}))
     else:
         from benchmarks.spine_side import run_spine
 
@@ -208,6 +219,9 @@ def report(trials: Sequence[TrialConfig], runs: Runs) -> dict[str, Any]:
             if bare in runs.bare_seconds and trained in runs.trained:
                 told = against_bare(runs.trained[trained], runs.bare_seconds[bare])
                 said[trained][f"against_{bare}"] = told
+        if runs.bare_images_s.get(bare) and side in runs.trained:
+            share = images_s_over_bare(trials, runs.trained[side], runs.bare_images_s[bare])
+            said[side][f"images_s_over_{bare}"] = share
     return said
 
 
@@ -229,13 +243,16 @@ def _keep(order: Order, wall: float, table: FoldTable, runs: Runs) -> None:
     path = order.out / RESULT
     if order.side in PARTNER:
         # Seconds of one thread, spread over the workers without a gap.
-        runs.bare_seconds.setdefault(order.side, []).append(sum(json.loads(path.read_text())) / WORKERS)
+        said = json.loads(path.read_text())
+        runs.bare_seconds.setdefault(order.side, []).append(sum(said["seconds"]) / WORKERS)
+        runs.bare_images_s.setdefault(order.side, []).append(said["images_s"])
         runs.bare_walls.setdefault(order.side, []).append(wall)
         return
     result: SideResult = read_result(path)
     files = {trial.trial_id: logits_file(order.out, trial) for trial in order.trials}
     losses = {name: oof_log_loss(np.load(file), table.labels) for name, file in files.items()}
-    runs.trained.setdefault(order.side, []).append(Run(wall=wall, seconds=result.seconds, losses=losses))
+    run = Run(wall=wall, seconds=result.seconds, losses=losses, images_s=result.images_s)
+    runs.trained.setdefault(order.side, []).append(run)
     runs.arithmetic[order.side] = dict(result.arithmetic)
 
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.comparison import Run, against_bare, compare, oof_log_loss
+from benchmarks.comparison import Run, against_bare, compare, images_s_over_bare, oof_log_loss
 from benchmarks.counts import steps_of, work_of
 from benchmarks.fold_table import FoldTable, read_table, write_table
 from benchmarks.jpegs import deal, write_jpegs
@@ -23,7 +23,8 @@ def table(rows, folds=3):
 
 def run(wall, seconds, losses, of):
     names = [trial.trial_id for trial in of]
-    return Run(wall=wall, seconds=dict(zip(names, seconds, strict=True)), losses=dict(zip(names, losses, strict=True)))
+    by_name = [dict(zip(names, values, strict=True)) for values in (seconds, losses)]
+    return Run(wall=wall, seconds=by_name[0], losses=by_name[1], images_s=dict.fromkeys(names, 90.0))
 
 
 def test_the_full_mix_is_every_backbone_at_every_depth_and_rate():
@@ -82,7 +83,9 @@ def test_ratios_are_plain_over_spine_of_medians_and_of_seconds_by_freeze():
     spine = [run(wall, [5.0, 2.0], [2.1, 2.3], two) for wall in (10.0, 8.0, 50.0)]
     said = compare(two, plain, spine)
     assert said["plain_wall_over_spine_wall"] == 4.0
-    assert said["plain_seconds_over_spine_seconds_by_freeze"] == {"0.00": 2.0, "1.00": 10.0}
+    assert said["trial_seconds_ratio_by_freeze"] == {"0.00": 2.0, "1.00": 10.0}
+    # Two workers: plain's middle run has 80 - 30 = 50 more seconds, 25 a trial; spine's 20 - 7 = 13, 6.5 a trial.
+    assert said["slot_seconds_ratio_by_freeze"] == {"0.00": round(35 / 11.5, 4), "1.00": round(45 / 8.5, 4)}
     # Differences 0.1 and 0.3: mean 0.2, deviation 0.1414, over sqrt(2) = 0.1.
     assert said["mean_log_loss_difference"] == 0.2
     assert said["standard_error_over_trials"] == 0.1
@@ -99,6 +102,13 @@ def test_the_share_of_bare_arithmetic_is_of_median_walls():
     one = trials(freezes=(0.0,), rates=(1e-3,))
     said = against_bare([run(wall, [1.0], [2.0], one) for wall in (8.0, 10.0, 12.0)], [5.0, 4.0, 9.0])
     assert said == {"bare_seconds": 5.0, "share_of_wall": 0.5, "wall_over_bare": 2.0}
+
+
+def test_images_a_second_are_a_share_of_the_bare_loops():
+    one = trials(freezes=(0.0,), rates=(1e-3,))
+    runs = [run(1.0, [1.0], [2.0], one)]
+    name = "resnet18 at 96 px, freeze 0.00"
+    assert images_s_over_bare(one, runs, [{name: 80.0}, {name: 100.0}, {name: 300.0}]) == {name: 0.9}
 
 
 def test_a_report_leaves_out_what_did_not_run():
@@ -159,6 +169,6 @@ def test_orders_and_results_survive_their_files(tmp_path):
     )
     write_order(order, path)
     assert read_order(path) == order
-    result = SideResult({"a": 1.5}, {"resnet18": EQUAL})
+    result = SideResult({"a": 1.5}, {"resnet18": EQUAL}, {"a": 90.0})
     write_result(result, path)
     assert read_result(path) == result

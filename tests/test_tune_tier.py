@@ -322,31 +322,42 @@ def test_the_rungs_begin_with_what_finished_trials_reached_fold_by_fold() -> Non
 
 
 @pytest.mark.timeout(180)
+def test_a_process_that_is_handed_the_crew_loads_no_torch(workers: Workers) -> None:
+    @ray.remote(num_cpus=0)
+    def loaded(crew: object) -> bool:
+        import sys
+
+        return "torch" in sys.modules
+
+    assert not ray.get(loaded.remote(workers.crew))
+
+
+@pytest.mark.timeout(180)
 def test_a_worker_that_raised_leaves_and_its_successor_takes_up_the_next_trial(study: Study, workers: Workers) -> None:
     worker = workers.crew[0]
     broken, good = (
         {"trial": config.to_dict(), "trial_id": config.trial_id, "is_control": True}
         for config in (STARTS[TIER.backbones.index(BROKEN)], STARTS[0])
     )
-    ray.get(worker.begin.remote(study.order, good))
+    ray.get(worker.do.remote("begin", study.order, good))
     before = process_of(worker)
-    with pytest.raises(ValueError, match="nothing.safetensors"):
-        ray.get(worker.begin.remote(study.order, broken))
-    ray.get(worker.begin.remote(study.order, good))
+    with pytest.raises(ValueError, match=r"nothing\.safetensors"):
+        ray.get(worker.do.remote("begin", study.order, broken))
+    ray.get(worker.do.remote("begin", study.order, good))
     assert process_of(worker) != before
-    assert ray.get(worker.next_epoch.remote(study.order, good))["step"] == 1
+    assert ray.get(worker.do.remote("next_epoch", study.order, good))["step"] == 1
 
 
 @pytest.mark.timeout(180)
 def test_a_trial_whose_worker_was_killed_fails_and_the_next_is_taken_up(study: Study, workers: Workers) -> None:
     worker = workers.crew[1]
     given = {"trial": STARTS[0].to_dict(), "trial_id": STARTS[0].trial_id, "is_control": True}
-    ray.get(worker.begin.remote(study.order, given))
+    ray.get(worker.do.remote("begin", study.order, given))
     os.kill(process_of(worker), signal.SIGKILL)
     with pytest.raises(ray.exceptions.RayError):
-        ray.get(worker.next_epoch.options(max_task_retries=0).remote(study.order, given))
-    ray.get(worker.begin.remote(study.order, given))
-    assert ray.get(worker.next_epoch.remote(study.order, given))["step"] == 1
+        ray.get(worker.do.options(max_task_retries=0).remote("next_epoch", study.order, given))
+    ray.get(worker.do.remote("begin", study.order, given))
+    assert ray.get(worker.do.remote("next_epoch", study.order, given))["step"] == 1
 
 
 def process_of(worker: Any) -> int:

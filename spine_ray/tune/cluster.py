@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from spine_ray.tune.worker import TrainWorker
+from spine_ray.tune.warm import WarmProcess
 
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
@@ -75,7 +75,7 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
 
 def _hire(workers: Workers) -> tuple[Any, ...]:
     """Start the warm workers; they import in the background and come back by themselves when they die."""
-    hired: Any = ray.remote(TrainWorker).options(
+    hired: Any = ray.remote(WarmProcess).options(
         num_cpus=workers.bundles[0], num_gpus=workers.gpus, max_restarts=-1, max_task_retries=_DEATHS
     )
     return tuple(hired.remote() for _ in range(workers.count))

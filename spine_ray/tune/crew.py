@@ -18,13 +18,13 @@ from spine_ray.tune.worker import Refit
 def measure_costs(configs: Sequence[TrialConfig], order: WorkOrder, workers: Workers) -> list[Speed]:
     """Return what each configuration costs on a worker, measured with all workers busy."""
     pool = _pool(workers)
-    return list(pool.map(lambda worker, config: worker.measure.remote(order, config), list(configs)))
+    return list(pool.map(lambda worker, config: worker.do.remote("measure", order, config), list(configs)))
 
 
 def choose_arithmetic(configs: Sequence[TrialConfig], order: WorkOrder, workers: Workers) -> list[Arithmetic]:
     """Return the fastest arithmetic of each configuration's backbone, measured with all workers busy."""
     pool = _pool(workers)
-    return list(pool.map(lambda worker, config: worker.choose_arithmetic.remote(order, config), list(configs)))
+    return list(pool.map(lambda worker, config: worker.do.remote("choose_arithmetic", order, config), list(configs)))
 
 
 def refit_members(
@@ -39,7 +39,7 @@ def refit_members(
         on_done: Called in this process as each is done.
     """
     pool = _pool(workers)
-    for refit in pool.map_unordered(lambda worker, config: worker.refit.remote(order, config), list(configs)):
+    for refit in pool.map_unordered(lambda worker, config: worker.do.remote("refit", order, config), list(configs)):
         on_done(refit)
 
 
@@ -48,7 +48,7 @@ def score_rows(
 ) -> list[npt.NDArray[np.float32]]:
     """Return the logits of refitted members on some rows, (rows, classes) each, in the order of `configs`."""
     pool = _pool(workers)
-    return list(pool.map(lambda worker, config: worker.score.remote(order, config, rows), list(configs)))
+    return list(pool.map(lambda worker, config: worker.do.remote("score", order, config, rows), list(configs)))
 
 
 def _pool(workers: Workers) -> Any:

@@ -25,8 +25,9 @@ class TrialTrainable(tune.Trainable):
         given = {name: self._given[name] for name in ("trial", "trial_id", "is_control")}
         worker = self._crew[self._given["worker"]]
         if not self._has_begun:
-            ray.get(worker.begin.remote(self._order, given))
+            ray.get(worker.do.remote("begin", self._order, given))
             self._has_begun = True
         # A worker that dies takes the trial's state along, so an epoch is not simply asked for again.
-        record: dict[str, Any] = ray.get(worker.next_epoch.options(max_task_retries=0).remote(self._order, given))
+        asked = worker.do.options(max_task_retries=0).remote("next_epoch", self._order, given)
+        record: dict[str, Any] = ray.get(asked)
         return {**record, "done": record["is_last"]}

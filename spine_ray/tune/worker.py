@@ -1,9 +1,6 @@
 """A process that trains: started once a search, warm from then on, whatever tier is running."""
 
-import contextlib
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,18 +33,13 @@ class Refit:
 
 
 class TrainWorker:
-    """Holds one trial's run and one network at most; a new trial replaces the run, another network the network.
-
-    Whatever raises may leave the process spoiled (a GPU's context does not survive most errors), so it leaves before
-    its next piece of work; ray starts it anew and hands that work to its successor.
-    """
+    """Holds one trial's run and one network at most; a new trial replaces the run, another network the network."""
 
     def __init__(self) -> None:
-        """Import what training needs, by being here; hold no run."""
+        """Hold no run."""
         self._run: TrialRun | None = None
         self._starting = 0.0
         self._network: tuple[object, Network] | None = None
-        self._is_spoiled = False
 
     def begin(self, order: WorkOrder, given: dict[str, Any]) -> None:
         """Take up a trial.
@@ -56,67 +48,53 @@ class TrainWorker:
             order: The same for all trials.
             given: What the searcher handed out: the configuration, whether it is the control.
         """
-        with self._working():
-            began = time.perf_counter()
-            self._run = None  # frees the last trial's tensors before the next is built
-            self._run = self._start(order, given)
-            self._starting = time.perf_counter() - began
+        began = time.perf_counter()
+        self._run = None  # frees the last trial's tensors before the next is built
+        self._run = self._start(order, given)
+        self._starting = time.perf_counter() - began
 
     def next_epoch(self, order: WorkOrder, given: dict[str, Any]) -> dict[str, Any]:
         """Train one epoch of the trial that was begun and, after the last, write its OOF logits."""
-        with self._working():
-            if self._run is None:
-                raise RuntimeError(f"{given['trial_id']} was never begun here")
-            record = self._run.next_epoch()
-            record = replace(record, seconds=record.seconds + self._starting)
-            self._starting, is_last = 0.0, self._run.is_done
-            if is_last:
-                _finish(order, given, self._run)
-                self._run = None
-            return {**asdict(record), "is_last": is_last}
+        if self._run is None:
+            raise RuntimeError(f"{given['trial_id']} was never begun here")
+        record = self._run.next_epoch()
+        record = replace(record, seconds=record.seconds + self._starting)
+        self._starting, is_last = 0.0, self._run.is_done
+        if is_last:
+            _finish(order, given, self._run)
+            self._run = None
+        return {**asdict(record), "is_last": is_last}
 
     def refit(self, order: WorkOrder, config: TrialConfig) -> Refit:
         """Fit a configuration on all dev rows and keep its trained tensors in the study."""
-        with self._working():
-            samples, task = open_work(order)
-            began = time.perf_counter()
-            network = self._network_of(order, config, task.classes)
-            inputs = open_inputs(config.recipe, network, task, samples.dev)
-            fit = Fit(config.recipe, task, samples.dev, REFIT, network.learner(config.recipe.batch_size), inputs)
-            for epoch in range(config.recipe.epochs):
-                fit.train_epoch(epoch)
-            frozen = order.frozen_hash(config.backbone)
-            write_refit(StudyPaths(order.study), config.trial_id, trained_arrays(network.model), frozen)
-            return Refit(config.trial_id, time.perf_counter() - began)
+        samples, task = open_work(order)
+        began = time.perf_counter()
+        network = self._network_of(order, config, task.classes)
+        inputs = open_inputs(config.recipe, network, task, samples.dev)
+        fit = Fit(config.recipe, task, samples.dev, REFIT, network.learner(config.recipe.batch_size), inputs)
+        for epoch in range(config.recipe.epochs):
+            fit.train_epoch(epoch)
+        frozen = order.frozen_hash(config.backbone)
+        write_refit(StudyPaths(order.study), config.trial_id, trained_arrays(network.model), frozen)
+        return Refit(config.trial_id, time.perf_counter() - began)
 
     def score(self, order: WorkOrder, config: TrialConfig, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return a refitted member's logits on some rows, (rows, classes)."""
-        with self._working():
-            _, task = open_work(order)
-            arrays = read_refit(StudyPaths(order.study), config.trial_id)
-            setup = setup_of(order, config.backbone)
-            model, pictures = rebuild(config, task, setup, arrays)
-            return logits_of(model, pictures, rows, setup)
+        _, task = open_work(order)
+        arrays = read_refit(StudyPaths(order.study), config.trial_id)
+        setup = setup_of(order, config.backbone)
+        model, pictures = rebuild(config, task, setup, arrays)
+        return logits_of(model, pictures, rows, setup)
 
     def measure(self, order: WorkOrder, config: TrialConfig) -> Speed:
         """Measure what a configuration costs here."""
-        with self._working():
-            _, task = open_work(order)
-            return measure_speed(config, task.classes, setup_of(order, config.backbone))
+        _, task = open_work(order)
+        return measure_speed(config, task.classes, setup_of(order, config.backbone))
 
     def choose_arithmetic(self, order: WorkOrder, config: TrialConfig) -> Arithmetic:
         """Measure which arithmetic serves a backbone best here."""
-        with self._working():
-            _, task = open_work(order)
-            return fastest_arithmetic(config, task.classes, setup_of(order, config.backbone))
-
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        if self._is_spoiled:
-            os._exit(1)
-        self._is_spoiled = True
-        yield
-        self._is_spoiled = False
+        _, task = open_work(order)
+        return fastest_arithmetic(config, task.classes, setup_of(order, config.backbone))
 
     def _start(self, order: WorkOrder, given: dict[str, Any]) -> TrialRun:
         samples, task = open_work(order)
