@@ -38,7 +38,7 @@ def cost(
     return Cost(
         backbone=backbone, resolution=resolution, freeze=freeze, device="cpu", arithmetic="float32 channels_last",
         train_images_s=train_images_s, infer_images_s=7.0, score_images_s=100.0, prefix_images_s=prefix_images_s,
-        activation_mb=None, peak_mb=1.0, macs=2, prefix_macs=1,
+        activation_mb=None, peak_mb=1.0, macs=2, prefix_macs=1, prefix_params=1,
     )  # fmt: skip
 
 

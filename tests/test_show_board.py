@@ -12,11 +12,13 @@ from spine_ray.show.board import (
     FailureRow,
     FinalBoard,
     FinalResult,
+    FrontRow,
     MemberRow,
     board_table,
     ensemble_table,
     failures_table,
     final_table,
+    front_table,
     gates_table,
     opened_line,
     print_answer,
@@ -61,6 +63,8 @@ MEMBER = MemberRow(
     rise=0.0123,
     disagreement=0.05,
     cost_ms=3.5,
+    brings=1.9876,
+    chosen_in=0.8,
 )
 ENSEMBLE = EnsembleBoard(
     pool="log probabilities",
@@ -74,6 +78,10 @@ ENSEMBLE = EnsembleBoard(
     gain_high=0.041,
     cost_ms=7.0,
     members=(MEMBER, replace(MEMBER, trial_id=ROW.trial_id, weight=0.333, cost_ms=None)),
+)
+FRONT = (
+    FrontRow(cost_ms=2.5, members=("resnet18",), log_loss=0.5, single="resnet18", single_log_loss=0.5),
+    FrontRow(cost_ms=6.0, members=("resnet18", LONG.backbone), log_loss=0.35, single="resnet50", single_log_loss=0.45),
 )
 FINAL = FinalBoard(
     results=(
@@ -164,9 +172,25 @@ def test_a_gate_shows_verdict_reason_and_numbers():
     assert "gain 0.01234, min effect 0.01, moved late yes" in text
 
 
+def test_each_cost_is_shown_with_what_it_buys_and_the_best_single_model_for_as_much():
+    text = shown(front_table(FRONT))
+    for part in ("2.50", "the same", "6.00", "0.3500", "resnet50", "0.4500", "optimistic"):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def test_the_ensemble_shows_each_member_s_part_and_its_gain():
     text = shown(ensemble_table(ENSEMBLE))
-    for part in ("0.667", "1.25", "+0.0123", "0.0500", "3.50", "+0.0200 (-0.0010 to +0.0410)", "7.00 ms an image"):
+    for part in (
+        "0.667",
+        "1.9876",
+        "80%",
+        "+0.0123",
+        "0.0500",
+        "3.50",
+        "+0.0200 (-0.0010 to +0.0410)",
+        "7.00 ms an image",
+    ):
         assert part in text
 
 

@@ -59,6 +59,7 @@ def cost(**changes: Any) -> Cost:
         "arithmetic": "float32 channels_last", "train_images_s": 12.5, "infer_images_s": 40.0, "score_images_s": 120.0,
         "prefix_images_s": 60.0, "activation_mb": 0.25, "peak_mb": 512.25, "macs": 500_000_000,
         "prefix_macs": 300_000_000,
+        "prefix_params": 2_000_000,
     }  # fmt: skip
     return Cost(**{**values, **changes})
 
@@ -155,7 +156,8 @@ def test_budget_units_are_three_forward_passes_of_every_image() -> None:
 
 
 def test_costs_come_back_equal_by_what_they_belong_to(paths: StudyPaths) -> None:
-    whole = cost(freeze=0.0, train_images_s=1.5, prefix_images_s=None, activation_mb=None, prefix_macs=0)
+    none = {"prefix_images_s": None, "activation_mb": None, "prefix_macs": 0, "prefix_params": 0}
+    whole = cost(freeze=0.0, train_images_s=1.5, **none)
     for costs in ([whole], [cost(), whole, cost(backbone="vit", resolution=224, freeze=1.0)]):
         write_costs(paths, costs)
         assert read_costs(paths) == {each.key: each for each in costs}

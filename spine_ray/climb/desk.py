@@ -89,10 +89,6 @@ class Desk:
             )
         write_costs(self.paths, self.costs.values())
 
-    def milliseconds(self, config: TrialConfig) -> float:
-        """Return the measured price of a member, ms an image, on one worker."""
-        return 1000.0 / self.costs[cost_key(config)].infer_images_s
-
     def _choose_arithmetic(self, configs: Sequence[TrialConfig]) -> None:
         """Measure on the workers what serves each new backbone best, and fix it for the study."""
         chosen = self.study.choices.arithmetic

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
@@ -22,6 +21,7 @@ from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
 from spine_ray.show.live import Progress
 from spine_ray.show.page import ReportPage, write_report
+from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord
 from spine_ray.study.tables import read_costs
@@ -47,7 +47,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
     rows = look_at_data(request, source)
     prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
     request = replace(request, spaces=prepared.spaces)
-    with _held(paths):
+    with held(paths):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
@@ -107,25 +107,6 @@ def _order(request: SearchRequest, prepared: Prepared, record: StudyRecord, pixe
         arithmetic=arithmetic_of(record),
         activation_bytes=record.choices.activation_bytes,
     )
-
-
-@contextlib.contextmanager
-def _held(paths: StudyPaths) -> Iterator[None]:
-    """Hold the study against a second search.
-
-    Raises:
-        ValueError: If another search holds it.
-    """
-    paths.root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"another search is writing to {paths.root} (it holds {paths.lock.name})") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

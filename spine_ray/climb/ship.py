@@ -1,7 +1,5 @@
 """From OOF logits to what ships: members chosen, fitted once more on all dev rows, judged on the test split."""
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spine_ray.climb.choice import Choice, Limits, kept_test, make_choice, stored_wishes, write_choice
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.request import StoppedByGate
-from spine_ray.ensemble import Ensemble, select
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import bootstrap_interval, row_losses, share_interval
 from spine_ray.ensemble.selection import pooled_log_probs
@@ -20,7 +18,6 @@ from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.evidence import Evidence, gather
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import Space
-from spine_ray.study.paths import read_json, replace_json
 from spine_ray.study.record import TestOpening, write_record
 from spine_ray.study.trials import Trial
 from spine_ray.tune.crew import refit_members, score_rows
@@ -32,18 +29,11 @@ class Shipped:
     """The answer and how it does."""
 
     evidence: Evidence
-    ensemble: Ensemble
-    single: Trial
-    """The best single model by OOF log-loss."""
+    choice: Choice
     test: tuple[dict[str, Any], ...]
     """Results on the test split; empty where it stayed shut."""
     openings: int
     """How often the test split was looked at so far."""
-
-    @property
-    def members(self) -> tuple[Trial, ...]:
-        """The ensemble's trials."""
-        return tuple(self.evidence.trials[place] for place in self.ensemble.members)
 
 
 def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
@@ -56,44 +46,30 @@ def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
     if not evidence.trials:
         raise StoppedByGate("no trial was completed, so there is nothing to choose from")
     desk.measure([trial.config for trial in evidence.trials])
-    ensemble = _choose(desk, space, evidence, budget)
-    single = evidence.trials[int(ensemble.report["best_single"])]
-    members = [evidence.trials[place] for place in ensemble.members]
-    needed = list(dict.fromkeys([*members, single]))
+    choice = _choose(desk, space, evidence, budget)
+    needed = list(dict.fromkeys([*choice.members, choice.single]))
     _refit(desk, [trial.config for trial in needed])
-    digest = _hash(ensemble, members)
-    before = read_json(desk.paths.ensemble) if desk.paths.ensemble.exists() else {}
-    test = tuple(before.get("test", ())) if before.get("hash") == digest else ()
+    test = kept_test(desk.paths, choice)
     openings = len(desk.study.test_openings)
     if len(desk.samples.test) and (desk.request.open_test or not openings):
-        test = _open_test(desk, evidence, ensemble, needed)
-        opening = TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), ensemble_hash=digest)
+        test = _open_test(desk, evidence, choice, needed)
+        opening = TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), ensemble_hash=choice.digest)
         desk.study = desk.study.with_opening(opening)
         write_record(desk.paths, desk.study)
         openings = len(desk.study.test_openings)
-    shipped = Shipped(evidence=evidence, ensemble=ensemble, single=single, test=test, openings=openings)
-    replace_json(desk.paths.ensemble, _to_dict(shipped, digest))
-    return shipped
+    write_choice(desk.paths, choice, test, openings)
+    return Shipped(evidence=evidence, choice=choice, test=test, openings=openings)
 
 
-def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Ensemble:
+def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Choice:
     """Select; with a budget, at most as many members as there is time to fit again."""
     most = space.max_members
     while True:
-        ensemble = select(
-            evidence.logits,
-            evidence.labels,
-            families=[trial.started.family for trial in evidence.trials],
-            resolutions=[trial.config.resolution for trial in evidence.trials],
-            costs=[desk.milliseconds(trial.config) for trial in evidence.trials],
-            folds=evidence.folds,
-            groups=evidence.groups,
-            max_members=most,
-            seed=desk.request.seed,
-        )
-        size = len(ensemble.members)
-        if size == 1 or _fits(desk, [evidence.trials[place].config for place in ensemble.members], budget):
-            return ensemble
+        limits = Limits(max_members=most, max_per_family=space.max_per_family)
+        choice = make_choice(evidence, desk.costs, stored_wishes(desk.paths), limits, desk.request.seed)
+        size = len(choice.members)
+        if size <= max(1, len(choice.wishes.pinned)) or _fits(desk, [each.config for each in choice.members], budget):
+            return choice
         most = size - 1
         desk.progress.say(f"the budget does not hold the refits of {size} members; at most {most} now")
 
@@ -120,17 +96,17 @@ def _refit(desk: Desk, configs: list[TrialConfig]) -> None:
     refit_members(missing, desk.order, desk.workers, told)
 
 
-def _open_test(desk: Desk, evidence: Evidence, ensemble: Ensemble, needed: list[Trial]) -> tuple[dict[str, Any], ...]:
+def _open_test(desk: Desk, evidence: Evidence, choice: Choice, needed: list[Trial]) -> tuple[dict[str, Any], ...]:
     rows = desk.samples.test
     scored = score_rows([trial.config for trial in needed], desk.order, desk.workers, rows)
     logits = dict(zip([trial.trial_id for trial in needed], scored, strict=True))
-    members = [evidence.trials[place] for place in ensemble.members]
-    pool = pooled_log_probs(ensemble, np.stack([logits[trial.trial_id] for trial in members]))
+    members = choice.members
+    pool = pooled_log_probs(choice.ensemble, np.stack([logits[trial.trial_id] for trial in members]))
     labels, groups, seed = desk.samples.labels[rows], desk.samples.groups[rows], desk.request.seed
     name = "ensemble" if len(members) > 1 else "answer (single model)"
     results = [_result(f"{name}, refitted on all dev rows", pool, labels, groups, seed)]
     if len(members) > 1:
-        place = int(ensemble.report["best_single"])
+        place = int(choice.ensemble.report["best_single"])
         temperature = fit_temperature(evidence.logits[place], evidence.labels)
         alone = log_probs(logits[evidence.trials[place].trial_id], temperature)
         single = evidence.trials[place].config.backbone
@@ -154,44 +130,4 @@ def _result(
         "log_loss_interval": bootstrap_interval(losses, groups, seed=seed),
         "accuracy": float(hits.mean()),
         "accuracy_interval": share_interval(hits, groups, seed=seed),
-    }
-
-
-def _hash(ensemble: Ensemble, members: list[Trial]) -> str:
-    identity = {
-        "members": [trial.trial_id for trial in members],
-        "weights": ensemble.weights,
-        "temperatures": ensemble.temperatures,
-        "final_temperature": ensemble.final_temperature,
-        "pool": ensemble.pool,
-    }
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-
-
-def _to_dict(shipped: Shipped, digest: str) -> dict[str, Any]:
-    ensemble = shipped.ensemble
-    members = [
-        {
-            "trial_id": trial.trial_id,
-            "backbone": trial.config.backbone,
-            "family": trial.started.family,
-            "resolution": trial.config.resolution,
-            "freeze": trial.config.freeze,
-            "weight": weight,
-            "temperature": temperature,
-        }
-        for trial, weight, temperature in zip(shipped.members, ensemble.weights, ensemble.temperatures, strict=True)
-    ]
-    return {
-        "hash": digest,
-        "members": members,
-        "pool": ensemble.pool,
-        "final_temperature": ensemble.final_temperature,
-        "best_single": shipped.single.trial_id,
-        "candidates": [trial.trial_id for trial in shipped.evidence.trials],
-        "certificate": ensemble.certificate,
-        "trajectory": ensemble.trajectory,
-        "report": ensemble.report,
-        "test": list(shipped.test),
-        "test_openings": shipped.openings,
     }

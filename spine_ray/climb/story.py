@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 
 from spine_ray.climb.desk import Desk
+from spine_ray.climb.members import ensemble_board
 from spine_ray.climb.ship import Shipped
-from spine_ray.ensemble.metrics import bootstrap_interval, row_losses
-from spine_ray.ensemble.selection import pooled_log_probs
+from spine_ray.ensemble.metrics import bootstrap_interval
 from spine_ray.ladder.evidence import Evidence
 from spine_ray.show.board import (
     Answer,
     BoardRow,
-    EnsembleBoard,
     FailureRow,
     FinalBoard,
     FinalResult,
-    MemberRow,
     Role,
 )
 from spine_ray.show.page import ReportPage
@@ -34,7 +32,7 @@ def page_of(desk: Desk, shipped: Shipped) -> ReportPage:
         answer=answer_of(desk, shipped),
         board=tuple(board_rows(desk, shipped.evidence)),
         gates=tuple(desk.decisions),
-        ensemble=ensemble_board(shipped),
+        ensemble=ensemble_board(shipped.choice),
         final=final_board(shipped),
         failures=tuple(_failures(desk)),
         facts=_facts(desk),
@@ -60,41 +58,6 @@ def board_rows(desk: Desk, evidence: Evidence) -> list[BoardRow]:
     return rows
 
 
-def ensemble_board(shipped: Shipped) -> EnsembleBoard:
-    """Return each member's part and the honest gain."""
-    ensemble, report, evidence = shipped.ensemble, shipped.ensemble.report, shipped.evidence
-    gain = report["cross_fit"] or report["apparent"]
-    low, high = _interval_of_pool(shipped)
-    members = [
-        MemberRow(
-            trial_id=trial.trial_id,
-            backbone=trial.config.backbone,
-            family=trial.started.family,
-            weight=part["weight"],
-            temperature=part["temperature"],
-            log_loss=part["log_loss"],
-            rise=part["leave_one_out_rise"] or 0.0,
-            disagreement=part["disagreement"],
-            cost_ms=part["cost"],
-        )
-        for trial, part in zip(shipped.members, report["members"], strict=True)
-    ]
-    return EnsembleBoard(
-        pool=ensemble.pool,
-        log_loss=report["log_loss"],
-        low=low,
-        high=high,
-        accuracy=report["accuracy"],
-        single=evidence.trials[report["best_single"]].trial_id,
-        gain=gain["gain"],
-        gain_low=gain["low"],
-        gain_high=gain["high"],
-        cost_ms=report["cost"],
-        members=tuple(members),
-        note=report["reason"],
-    )
-
-
 def final_board(shipped: Shipped) -> FinalBoard | None:
     """Return the results on the test split, or None where it stayed shut."""
     if not shipped.test:
@@ -104,7 +67,7 @@ def final_board(shipped: Shipped) -> FinalBoard | None:
 
 def answer_of(desk: Desk, shipped: Shipped) -> Answer:
     """Say in three sentences which backbones, at what cost, and what the ensemble adds; then what to do next."""
-    report, members = shipped.ensemble.report, shipped.members
+    report, members = shipped.choice.ensemble.report, shipped.choice.members
     names = ", ".join(dict.fromkeys(trial.config.backbone for trial in members))
     kinds = len({trial.started.family for trial in members})
     which = f"Use {names} alone" if len(members) == 1 else f"Use {len(members)} members of {kinds} families: {names}"
@@ -176,12 +139,6 @@ def _notes(desk: Desk, evidence: Evidence, trial: Trial, place: int | None, lead
 
 def _loss(evidence: Evidence, places: dict[str, int], trial: Trial) -> float:
     return float(evidence.losses[places[trial.trial_id]].mean())
-
-
-def _interval_of_pool(shipped: Shipped) -> tuple[float, float]:
-    evidence = shipped.evidence
-    pool = pooled_log_probs(shipped.ensemble, evidence.logits[list(shipped.ensemble.members)])
-    return bootstrap_interval(row_losses(pool, evidence.labels), evidence.groups, seed=0)
 
 
 def _final(result: dict[str, Any]) -> FinalResult:

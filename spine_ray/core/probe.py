@@ -51,6 +51,8 @@ class Speed:
     """What one picture's activations take on disk; None where there is no prefix."""
     prefix_macs: int
     """Multiply-accumulates of the frozen prefix for one image."""
+    prefix_params: int
+    """Parameters of the frozen prefix."""
     peak_mb: float
 
 
@@ -74,6 +76,7 @@ def measure_speed(config: TrialConfig, classes: int, setup: Setup) -> Speed:
         prefix_images_s=prefix,
         activation_mb=activation_mb,
         prefix_macs=_prefix_macs(config, classes) if network.split else 0,
+        prefix_params=sum(each.numel() for each in network.split.prefix.parameters()) if network.split else 0,
         peak_mb=peak_memory_mb(setup.device),
     )
 

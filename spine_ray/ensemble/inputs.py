@@ -1,16 +1,19 @@
 """The checks a selection makes once, and its inputs in the form the rest relies on."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spine_ray.ensemble.choose import Candidates
+from spine_ray.ensemble.candidates import Candidates, screened
 from spine_ray.ensemble.greedy import Rules, Traits
+from spine_ray.ensemble.pool import PoolName
+from spine_ray.ensemble.price import Cost, PriceList, as_cost
 
-POOL_CHOICES = ("auto", "log", "prob")
+POOL_CHOICES: dict[str, tuple[PoolName, ...]] = {"auto": ("log", "prob"), "log": ("log",), "prob": ("prob",)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,20 +23,25 @@ class Inputs:
     candidates: Candidates
     folds: NDArray[np.int64] | None
     """(samples,), codes from 0."""
-    kept: tuple[int, ...]
-    """The caller's index of each candidate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """What the caller says of the rows, (samples,) each."""
+
+    labels: ArrayLike
+    folds: ArrayLike | None
+    groups: ArrayLike | None
 
 
 def check_inputs(
-    *,
     logits: NDArray[np.float32],
-    labels: ArrayLike,
-    folds: ArrayLike | None,
-    groups: ArrayLike | None,
-    pinned: Sequence[int],
-    banned: Sequence[int],
+    given: Rows,
     traits: Traits,
     rules: Rules,
+    *,
+    pinned: Sequence[int],
+    banned: Sequence[int],
 ) -> Inputs:
     """Check what `select` was given and leave out the candidates that bans and `max_cost` exclude.
 
@@ -41,33 +49,52 @@ def check_inputs(
         ValueError: As `select` says.
     """
     blocks = _checked_logits(logits)
-    truth = _checked_labels(labels, blocks)
-    _check_traits(traits, len(blocks))
+    truth = _checked_labels(given.labels, blocks)
+    _check_lengths(traits, len(blocks))
     _check_limits(rules)
     kept = _allowed(traits, rules, pinned, banned)
     place = {index: position for position, index in enumerate(kept)}
     rows = len(truth)
-    fold_codes = None if folds is None else _codes(folds, rows, "folds")
+    fold_codes = None if given.folds is None else _codes(given.folds, rows, "folds")
     if fold_codes is not None and fold_codes.max() == 0:
         raise ValueError("folds must have at least two different values, or be None")
     candidates = Candidates(
-        logits=blocks if len(kept) == len(blocks) else blocks[list(kept)],
+        logits=blocks,
+        kept=kept,
+        rows=None,
         labels=truth,
-        groups=np.arange(rows) if groups is None else _codes(groups, rows, "groups"),
+        groups=np.arange(rows) if given.groups is None else _codes(given.groups, rows, "groups"),
         traits=traits.taken(kept),
         rules=replace(rules, pinned=tuple(place[pin] for pin in dict.fromkeys(pinned))),
+        screen=None,
     )
-    return Inputs(candidates=candidates, folds=fold_codes, kept=kept)
+    return Inputs(candidates=screened(candidates), folds=fold_codes)
 
 
-def check_pool(pool: str) -> None:
-    """Refuse a pool that is none.
+def pools_of(choice: str) -> tuple[PoolName, ...]:
+    """Return the pools to try.
 
     Raises:
-        ValueError: With those there are.
+        ValueError: If there is no such choice, with those there are.
     """
-    if pool not in POOL_CHOICES:
-        raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOL_CHOICES)}")
+    if choice not in POOL_CHOICES:
+        raise ValueError(f"unknown pool {choice!r}: choose one of {', '.join(POOL_CHOICES)}")
+    return POOL_CHOICES[choice]
+
+
+def checked_traits(families: Sequence[str], resolutions: Sequence[int], costs: Sequence[float | Cost]) -> Traits:
+    """Return the traits of all candidates.
+
+    Raises:
+        ValueError: If a cost is none, with whose it is.
+    """
+    checked = []
+    for member, cost in enumerate(costs):
+        try:
+            checked.append(as_cost(cost))
+        except ValueError as error:
+            raise ValueError(f"{error} (member {member})") from error
+    return Traits(families=tuple(map(str, families)), resolutions=tuple(map(int, resolutions)), costs=tuple(checked))
 
 
 def _checked_logits(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,19 +126,18 @@ def _codes(values: ArrayLike, rows: int, name: str) -> NDArray[np.int64]:
     return np.unique(entries, return_inverse=True)[1].astype(np.int64)
 
 
-def _check_traits(traits: Traits, members: int) -> None:
+def _check_lengths(traits: Traits, members: int) -> None:
     given = {"families": traits.families, "resolutions": traits.resolutions, "costs": traits.costs}
     for name, entries in given.items():
         if len(entries) != members:
             raise ValueError(f"{name} must have one entry a member: {members} members, {len(entries)} {name}")
-    for index, cost in enumerate(traits.costs):
-        if not math.isfinite(cost) or cost < 0:
-            raise ValueError(f"costs must be at least 0, not {cost} (member {index})")
 
 
 def _check_limits(rules: Rules) -> None:
     if rules.max_members < 1:
         raise ValueError(f"max_members must be at least 1, not {rules.max_members}")
+    if rules.max_per_family is not None and rules.max_per_family < 1:
+        raise ValueError(f"max_per_family must be at least 1, not {rules.max_per_family}")
     if not math.isfinite(rules.price) or rules.price < 0:
         raise ValueError(f"price must be at least 0, not {rules.price}")
 
@@ -131,12 +157,22 @@ def _allowed(traits: Traits, rules: Rules, pinned: Sequence[int], banned: Sequen
         raise ValueError(f"all {members} members are banned")
     if len(set(pinned)) > rules.max_members:
         raise ValueError(f"{len(set(pinned))} members are pinned, but max_members is {rules.max_members}")
+    families = Counter(traits.families[index] for index in set(pinned))
+    if rules.max_per_family is not None and max(families.values(), default=0) > rules.max_per_family:
+        family, count = families.most_common(1)[0]
+        raise ValueError(f"{count} members of {family} are pinned, but max_per_family is {rules.max_per_family}")
     if rules.max_cost is None:
         return tuple(free)
-    cheapest = min(traits.costs[index] for index in free)
-    if rules.max_cost < cheapest:
-        raise ValueError(f"max_cost {rules.max_cost:g} is below the cheapest member's cost of {cheapest:g}")
-    needed = math.fsum(traits.costs[index] for index in set(pinned))
-    if rules.max_cost < needed:
-        raise ValueError(f"max_cost {rules.max_cost:g} is below the pinned members' cost of {needed:g}")
-    return tuple(index for index in free if traits.costs[index] <= rules.max_cost)
+    return _affordable(traits, rules.max_cost, free, pinned)
+
+
+def _affordable(traits: Traits, max_cost: float, free: Sequence[int], pinned: Sequence[int]) -> tuple[int, ...]:
+    """Return the candidates that fit beside the pinned ones."""
+    prices = PriceList(traits.costs)
+    cheapest = min(traits.costs[index].alone.ms for index in free)
+    if max_cost < cheapest:
+        raise ValueError(f"max_cost {max_cost:g} is below the cheapest member's cost of {cheapest:g}")
+    needed = prices.total(pinned).ms
+    if max_cost < needed:
+        raise ValueError(f"max_cost {max_cost:g} is below the pinned members' cost of {needed:g}")
+    return tuple(index for index in free if prices.total([index, *pinned]).ms <= max_cost)

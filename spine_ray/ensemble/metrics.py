@@ -51,6 +51,17 @@ def expected_calibration_error(log_probs: NDArray[np.float64], labels: ArrayLike
     return float(np.abs(gaps).sum() / len(confidence))
 
 
+def scores_of(log_probs: NDArray[np.float64], labels: ArrayLike) -> dict[str, float]:
+    """Return all the scores by name."""
+    return {
+        "log_loss": log_loss(log_probs, labels),
+        "accuracy": accuracy(log_probs, labels),
+        "balanced_accuracy": balanced_accuracy(log_probs, labels),
+        "macro_f1": macro_f1(log_probs, labels),
+        "calibration_error": expected_calibration_error(log_probs, labels),
+    }
+
+
 def bootstrap_interval(
     values: ArrayLike, groups: ArrayLike | None, *, seed: int, level: float = 0.95, draws: int = 1000
 ) -> tuple[float, float]:

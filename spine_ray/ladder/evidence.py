@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +15,24 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.trials import Trial
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """OOF logits of completed trials on a study's dev rows."""
 
     trials: tuple[Trial, ...]
     logits: npt.NDArray[np.float32]
     """(trials, dev rows, classes)."""
-    losses: npt.NDArray[np.float64]
-    """(trials, dev rows) log-loss of each row after the trial's own temperature, nats."""
     labels: npt.NDArray[np.int64]
     folds: npt.NDArray[np.int64]
     groups: npt.NDArray[np.int64]
+
+    @cached_property
+    def losses(self) -> npt.NDArray[np.float64]:
+        """Log-loss of each row after the trial's own temperature, (trials, dev rows), nats."""
+        losses = np.zeros(self.logits.shape[:2])
+        for place in range(len(self.trials)):
+            losses[place] = row_losses(self.calibrated(place), self.labels)
+        return losses
 
     def places(self, trials: Iterable[Trial]) -> npt.NDArray[np.int64]:
         """Return where some trials stand here; those without OOF logits stand nowhere."""
@@ -48,14 +55,11 @@ def gather(paths: StudyPaths, samples: Samples, trials: Mapping[str, Trial]) -> 
     labels = samples.labels[samples.dev]
     shape = (len(completed), len(labels), len(samples.classes))
     logits = np.zeros(shape, np.float32)
-    losses = np.zeros(shape[:2])
     for place, trial in enumerate(completed):
         logits[place] = read_oof(paths, trial.trial_id, samples)
-        losses[place] = row_losses(log_probs(logits[place], fit_temperature(logits[place], labels)), labels)
     return Evidence(
         trials=completed,
         logits=logits,
-        losses=losses,
         labels=labels,
         folds=samples.folds[samples.dev].astype(np.int64),
         groups=samples.groups[samples.dev],

@@ -29,6 +29,7 @@ ROLE_TITLE: dict[Role, str] = {
 }
 VERDICT_STYLE = {"climb": "green", "again": "cyan", "climb_frozen_first": "cyan", "stop": "yellow"}
 MAX_SENTENCES = 3
+FRONT_TITLE = "What each cost buys, by OOF log-loss on the rows it was chosen on (optimistic)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,24 @@ class MemberRow:
     disagreement: float
     """Mean KL divergence to the pool, nats."""
     cost_ms: float | None
-    """Measured inference time of one image in what ships, ms."""
+    """Measured inference time of one image in what ships, ms; what members share is shared out."""
+    brings: float | None = None
+    """Its Shapley value: its part of what the ensemble gains over the class frequencies, nats; more is better."""
+    chosen_in: float | None = None
+    """In which share of the folds the selection on the other folds chose it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontRow:
+    """What an amount of cost can buy at best, by OOF log-loss on the rows it was chosen on."""
+
+    cost_ms: float
+    members: tuple[str, ...]
+    """Their backbones."""
+    log_loss: float
+    single: str
+    """Backbone of the best single model that costs no more."""
+    single_log_loss: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +112,8 @@ class EnsembleBoard:
     cost_ms: float | None
     """Measured inference time of one image of the shipped set, ms."""
     members: tuple[MemberRow, ...]
+    front: tuple[FrontRow, ...] = ()
+    """From the cheapest model to the best ensemble."""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -190,21 +210,41 @@ def ensemble_table(ensemble: EnsembleBoard) -> RenderableType:
     table = _table()
     table.add_column("member", max_width=44, overflow="fold")
     table.add_column("family", max_width=14, overflow="fold")
-    for name in ("weight", "temp.", "log-loss", "rise", "disagr.", "ms/image"):
+    for name in ("weight", "log-loss", "rise", "brings", "disagr.", "folds", "ms/image"):
         table.add_column(name, justify="right", no_wrap=True)
     for member in ensemble.members:
         table.add_row(
             Text(member.trial_id),
             Text(member.family),
             f"{member.weight:.3f}",
-            f"{member.temperature:.2f}",
             loss_text(member.log_loss),
             change_text(member.rise),
+            loss_text(member.brings),
             loss_text(member.disagreement),
+            "-" if member.chosen_in is None else f"{member.chosen_in:.0%}",
             "-" if member.cost_ms is None else f"{member.cost_ms:.2f}",
         )
     lines = [Text(line) for line in ensemble_lines(ensemble)]
     return Group(table, *lines)
+
+
+def front_table(front: Sequence[FrontRow]) -> RenderableType:
+    """Draw what every amount of cost can buy, the cheapest first, beside the best single model for as much."""
+    table = _table()
+    table.add_column("ms/image", justify="right", no_wrap=True)
+    table.add_column("log-loss", justify="right", no_wrap=True)
+    table.add_column("members", max_width=50, overflow="fold")
+    table.add_column("best single", max_width=26, overflow="fold")
+    table.add_column("log-loss", justify="right", no_wrap=True)
+    for row in front:
+        table.add_row(
+            f"{row.cost_ms:.2f}",
+            loss_text(row.log_loss),
+            Text(", ".join(row.members)),
+            Text("the same" if row.members == (row.single,) else row.single),
+            loss_text(row.single_log_loss),
+        )
+    return Group(Text(FRONT_TITLE, style="bold"), table)
 
 
 def ensemble_lines(ensemble: EnsembleBoard) -> list[str]:

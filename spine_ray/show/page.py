@@ -7,12 +7,14 @@ from pathlib import Path
 
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.show.board import (
+    FRONT_TITLE,
     ROLE_TITLE,
     Answer,
     BoardRow,
     EnsembleBoard,
     FailureRow,
     FinalBoard,
+    FrontRow,
     MemberRow,
     ensemble_lines,
     loss_order,
@@ -151,10 +153,27 @@ def _board_row(row: BoardRow, style: str, scale: tuple[float, float]) -> str:
 def _ensemble(ensemble: EnsembleBoard | None) -> str:
     if ensemble is None:
         return ""
-    heads = ("member", "#weight", "", "#temperature", "#log-loss", "#rise without it", "#disagreement", "#ms/image")
+    measures = ("temperature", "log-loss", "rise without it", "brings", "disagreement", "chosen in folds", "ms/image")
+    heads = ("member", "#weight", "", *(f"#{measure}" for measure in measures))
     table = _table(heads, [_member(member) for member in ensemble.members])
     lines = "".join(f"<p>{escape(line)}</p>" for line in ensemble_lines(ensemble))
-    return f"<section><h2>Ensemble</h2>{lines}{table}</section>"
+    return f"<section><h2>Ensemble</h2>{lines}{table}{_front(ensemble.front)}</section>"
+
+
+def _front(front: Sequence[FrontRow]) -> str:
+    if len(front) < 2:
+        return ""
+    heads = ("#ms/image", "#log-loss", "members", "best single model for as much", "#log-loss")
+    rows = [
+        "<tr>"
+        + _number(f"{row.cost_ms:.2f}")
+        + _number(loss_text(row.log_loss))
+        + f"<td>{escape(', '.join(row.members))}</td><td>{escape(row.single)}</td>"
+        + _number(loss_text(row.single_log_loss))
+        + "</tr>"
+        for row in front
+    ]
+    return f"<h3>{FRONT_TITLE}</h3>{_table(heads, rows)}"
 
 
 def _member(member: MemberRow) -> str:
@@ -166,7 +185,9 @@ def _member(member: MemberRow) -> str:
         _number(f"{member.temperature:.2f}"),
         _number(loss_text(member.log_loss)),
         _number(change_text(member.rise)),
+        _number(loss_text(member.brings)),
         _number(loss_text(member.disagreement)),
+        _number("-" if member.chosen_in is None else f"{member.chosen_in:.0%}"),
         _number(cost),
     ]
     return f"<tr>{''.join(cells)}</tr>"

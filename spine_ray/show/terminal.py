@@ -1,16 +1,35 @@
 """The end of a search in the terminal: board, gates, ensemble, test split, answer."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from spine_ray.show.board import (
+    EnsembleBoard,
     board_table,
     ensemble_table,
     failures_table,
     final_table,
+    front_table,
     gates_table,
     print_answer,
 )
 from spine_ray.show.page import ReportPage
+
+
+def print_ensemble(console: Console, ensemble: EnsembleBoard, wishes: Sequence[str], not_fitted: Sequence[str]) -> None:
+    """Print a chosen ensemble, what every cost buys, and what is still to do."""
+    console.print(ensemble_table(ensemble))
+    if len(ensemble.front) > 1:
+        console.print()
+        console.print(front_table(ensemble.front))
+    for line in wishes:
+        console.print(line, style="dim", markup=False, highlight=False)
+    if not_fitted:
+        members = "1 member is" if len(not_fitted) == 1 else f"{len(not_fitted)} members are"
+        console.print(
+            f"{members} not fitted on all dev rows yet: the search's own command, again, does it", style="dim"
+        )
 
 
 def print_page(console: Console, page: ReportPage) -> None:

@@ -9,7 +9,9 @@ from rapidfuzz import process
 from spine_ray.space.config import RECIPE_FIELDS
 
 TIER_KEYS = ("question", "backbone", "resolution", "freeze", "recipe", "overrides", "trials", "gate")
-STUDY_KEYS = ("metric", "folds", "test_share", "min_effect", "max_members", "reduction", "weights", "budget")
+STUDY_KEYS = (
+    "metric", "folds", "test_share", "min_effect", "max_members", "max_per_family", "reduction", "weights", "budget"
+)  # fmt: skip
 SPACE_KEYS = ("name", *STUDY_KEYS, "tier", "tiers", *TIER_KEYS)
 
 Raw = dict[str, Any]

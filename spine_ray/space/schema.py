@@ -114,6 +114,8 @@ class Space:
     """The smallest gain in log-loss that matters, nats; 0 or more."""
     max_members: int = 8
     """The most members of the ensemble; at least 1."""
+    max_per_family: int | None = None
+    """The most members of one family; None for no limit."""
     reduction: int = 3
     """ASHA's reduction factor: one of so many trials goes on; 1 stops nothing."""
     weights: str | None = None
@@ -135,6 +137,8 @@ class Space:
         if not (math.isfinite(self.min_effect) and self.min_effect >= 0):
             raise ValueError(f"min_effect must be 0 or more (nats), not {self.min_effect:g}")
         _check_whole("max_members", self.max_members, 1)
+        if self.max_per_family is not None:
+            _check_whole("max_per_family", self.max_per_family, 1)
         _check_whole("reduction", self.reduction, 1)
         if self.weights is not None and (not isinstance(self.weights, str) or not self.weights):
             raise ValueError(f"weights must be auto, pretrained, random or a folder, not {self.weights!r}")
@@ -161,6 +165,7 @@ class Space:
             "test_share": self.test_share,
             "min_effect": self.min_effect,
             "max_members": self.max_members,
+            "max_per_family": self.max_per_family,
             "reduction": self.reduction,
             "weights": self.weights,
             "budget": self.budget,

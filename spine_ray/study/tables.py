@@ -42,6 +42,8 @@ class Cost:
     """Multiply-accumulates of one forward pass of one image."""
     prefix_macs: int
     """The frozen prefix's part of them."""
+    prefix_params: int
+    """The frozen prefix's part of the parameters."""
 
     @property
     def key(self) -> tuple[str, int, float]:

@@ -1,0 +1,193 @@
+"""The evidence for an ensemble as plain values, every number with the rows and the artefact it describes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spine_ray.ensemble.candidates import Candidates
+from spine_ray.ensemble.choose import Calibrated, Chosen, Model
+from spine_ray.ensemble.contributions import Parts, take_apart
+from spine_ray.ensemble.front import Point, front
+from spine_ray.ensemble.greedy import slopes
+from spine_ray.ensemble.honest import CrossFit
+from spine_ray.ensemble.metrics import bootstrap_interval, expected_calibration_error, row_losses, scores_of
+from spine_ray.ensemble.objective import gap
+from spine_ray.ensemble.polish import mean_encoding
+from spine_ray.ensemble.pool import PoolName
+from spine_ray.ensemble.price import Amount, PriceList
+
+NOTE = (
+    "intervals cover rows, not seeds; OOF levels are somewhat optimistic, because the trials themselves were "
+    "chosen on these rows"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gain:
+    """Log-loss of the single best minus that of the ensemble, nats, with its interval over rows."""
+
+    mean: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return it as plain values."""
+        return {"gain": self.mean, "low": self.low, "high": self.high}
+
+    def text(self) -> str:
+        """Return it as words."""
+        return f"{self.mean:.4f} nats (95 % interval {self.low:.4f} to {self.high:.4f} over rows)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """All that is known when the answer is given; members are candidates."""
+
+    candidates: Candidates
+    calibrated: Calibrated
+    chosen: Chosen
+    apparent: Gain
+    honest: Gain | None
+    cross_fit: CrossFit | None
+    pool_losses: dict[PoolName, float]
+    """Cross-fitted log-loss of the ensemble in each pool tried, nats; empty without folds."""
+
+
+def gain_of(single: NDArray[np.float64], ensemble: NDArray[np.float64], candidates: Candidates, seed: int) -> Gain:
+    """Return what an ensemble gains over a single model, given both's log-probabilities (samples, classes)."""
+    apart = row_losses(single, candidates.labels) - row_losses(ensemble, candidates.labels)
+    low, high = bootstrap_interval(apart, candidates.groups, seed=seed)
+    return Gain(mean=float(apart.mean()), low=low, high=high)
+
+
+def report_of(evidence: Evidence, answer: Model, reason: str) -> dict[str, Any]:
+    """Return the whole report; members are named by the caller's indices."""
+    candidates, kept = evidence.candidates, evidence.candidates.kept
+    prices = PriceList(candidates.traits.costs)
+    single = evidence.calibrated.alone(evidence.calibrated.single)
+    values = answer.apply(candidates)
+    scores, alone = (scores_of(each, candidates.labels) for each in (values, single.apply(candidates)))
+    interval = bootstrap_interval(row_losses(values, candidates.labels), candidates.groups, seed=0)
+    parts = take_apart(
+        candidates.stacked(answer.members, answer.temperatures), candidates.labels, answer.weights, answer.pool
+    )
+    cost = prices.total(answer.members)
+    return {
+        "answer": "ensemble" if len(answer.members) > 1 else "single",
+        "reason": reason,
+        "rows": f"{len(candidates.labels)} dev rows, predicted out of fold",
+        "artefact": "fold models, pooled" if len(answer.members) > 1 else "fold models",
+        **scores,
+        "log_loss_interval": interval,
+        "best_single": kept[evidence.calibrated.single],
+        **{f"best_single_{name}": value for name, value in alone.items()},
+        "calibration": _calibration(evidence, answer),
+        "cost": cost.ms,
+        "cost_macs": cost.macs,
+        "cost_megabytes": cost.megabytes,
+        "pool": answer.pool,
+        "pool_log_loss": {str(name): loss for name, loss in evidence.pool_losses.items()},
+        "cross_fit": evidence.honest.to_dict() if evidence.honest else None,
+        "cross_fit_scores": _cross_fit_scores(evidence),
+        "apparent": evidence.apparent.to_dict(),
+        "members": _members(evidence, answer, parts, prices.parts(answer.members)),
+        "families": len({candidates.traits.families[member] for member in answer.members}),
+        "disagreement": {
+            "mean_member_log_loss": parts.mean_loss,
+            "gained": parts.gained,
+            "pool_log_loss": parts.whole.log_loss,
+            "error_inconsistency": parts.error_inconsistency.tolist(),
+        },
+        "front": [_point(point, evidence.calibrated.short, kept) for point in front(evidence.chosen.problem)],
+        "considered": {
+            "members": [kept[member] for member in evidence.chosen.model.members],
+            "weights": list(evidence.chosen.model.weights),
+        },
+        "candidates": len(kept),
+        "short_list": [kept[member] for member in evidence.calibrated.short],
+        "note": NOTE,
+    }
+
+
+def certificate_of(chosen: Chosen) -> float:
+    """Return the bound on what other convex weights of the short list could gain on these rows, nats."""
+    problem, selection = chosen.problem, chosen.selection
+    mean = mean_encoding(problem, dict(zip(selection.members, selection.counts, strict=True)))
+    return gap(*slopes(problem, mean))
+
+
+def _calibration(evidence: Evidence, answer: Model) -> dict[str, float]:
+    """Return the expected calibration error, lower is better, before and after temperatures."""
+    candidates, labels = evidence.candidates, evidence.candidates.labels
+    plain = Model(
+        members=answer.members,
+        weights=answer.weights,
+        temperatures=(1.0,) * len(answer.members),
+        pool=answer.pool,
+        final_temperature=1.0,
+    )
+    return {
+        "error_before": expected_calibration_error(plain.apply(candidates), labels),
+        "error_after": expected_calibration_error(answer.apply(candidates), labels),
+    }
+
+
+def _cross_fit_scores(evidence: Evidence) -> dict[str, dict[str, float]] | None:
+    """Return what the whole procedure scores on rows it did not see, for the ensemble and for the single best."""
+    found, labels = evidence.cross_fit, evidence.candidates.labels
+    if found is None:
+        return None
+    return {
+        "ensemble": scores_of(found.ensemble[evidence.chosen.model.pool], labels),
+        "best_single": scores_of(found.single, labels),
+    }
+
+
+def _members(evidence: Evidence, answer: Model, parts: Parts, costs: Sequence[Amount]) -> list[dict[str, Any]]:
+    """Return for each member what it scores alone, what it brings and what it costs."""
+    traits, kept = evidence.candidates.traits, evidence.candidates.kept
+    rows = []
+    for place, member in enumerate(answer.members):
+        left, shapley = parts.left_out[place], parts.shapley[place] if parts.shapley else None
+        rows.append(
+            {
+                "index": kept[member],
+                "family": traits.families[member],
+                "resolution": traits.resolutions[member],
+                "cost": costs[place].ms,
+                "cost_macs": costs[place].macs,
+                "weight": answer.weights[place],
+                "temperature": answer.temperatures[place],
+                "log_loss": evidence.calibrated.losses[member],
+                "leave_one_out_rise": left.log_loss if left else None,
+                "leave_one_out_accuracy": left.accuracy if left else None,
+                "shapley": asdict(shapley) if shapley else None,
+                "disagreement": parts.disagreement[place],
+                "chosen_in_folds": _frequency(evidence, member),
+            }
+        )
+    return rows
+
+
+def _frequency(evidence: Evidence, member: int) -> float | None:
+    """Return in which share of the folds the selection on the other folds chose a member."""
+    if evidence.cross_fit is None:
+        return None
+    picks = evidence.cross_fit.picks[evidence.chosen.model.pool]
+    return math.fsum(member in chosen for chosen in picks) / len(picks)
+
+
+def _point(point: Point, short: Sequence[int], kept: Sequence[int]) -> dict[str, Any]:
+    return {
+        "members": [kept[short[place]] for place in point.members],
+        "weights": list(point.weights),
+        "cost": point.cost.ms,
+        "cost_macs": point.cost.macs,
+        "log_loss": point.log_loss,
+        "best_single": kept[short[point.single]],
+        "best_single_log_loss": point.single_log_loss,
+    }

@@ -1,0 +1,224 @@
+"""The command on a stored study: no model is run, nothing is trained."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from spine_ray.climb.choice import price_of
+from spine_ray.data.samples import Samples
+from spine_ray.ensemble.price import PriceList
+from spine_ray.select import main
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.recipes import start_recipe
+from spine_ray.study.events import TrialEnded, TrialStarted
+from spine_ray.study.ledger import append_event
+from spine_ray.study.oof import write_oof
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, write_record
+from spine_ray.study.tables import Cost, cost_key, write_costs, write_samples
+from spine_ray.study.trials import Trial
+
+ROWS, FOLDS, CLASSES = 300, 3, ("ant", "bee", "cow")
+BACKBONES = {"resnet18": "resnet", "resnet34": "resnet", "vit_tiny": "vit", "swin": "swin", "lenet": "lenet"}
+"""With their families; the last knows nothing."""
+
+
+def samples() -> Samples:
+    rng = np.random.default_rng(0)
+    return Samples(
+        sample_ids=tuple(f"id{row:03d}" for row in range(ROWS)),
+        paths=tuple(f"{row}.png" for row in range(ROWS)),
+        labels=rng.integers(0, 3, ROWS),
+        classes=CLASSES,
+        groups=np.arange(ROWS),
+        splits=("dev",) * ROWS,
+        folds=(np.arange(ROWS) % FOLDS).astype(np.int8),
+    )
+
+
+def config(backbone: str, freeze: float = 0.5) -> TrialConfig:
+    return TrialConfig(backbone=backbone, resolution=64, freeze=freeze, recipe=start_recipe("random", "full"))
+
+
+def cost(each: TrialConfig) -> Cost:
+    return Cost(
+        backbone=each.backbone, resolution=64, freeze=each.freeze, device="cpu", arithmetic="float32 contiguous",
+        train_images_s=10.0, infer_images_s=100.0, score_images_s=500.0, prefix_images_s=125.0, activation_mb=0.1,
+        peak_mb=100.0, macs=1_000_000, prefix_macs=800_000, prefix_params=1_000,
+    )  # fmt: skip
+
+
+def started(each: TrialConfig) -> TrialStarted:
+    return TrialStarted(
+        trial_id=each.trial_id, tier="light", config=each, family=BACKBONES[each.backbone], is_start=True,
+        total_steps=3, params=5_000, macs=1_000_000, weights_source="random", licence="unknown", time=0.0,
+    )  # fmt: skip
+
+
+def ended(each: TrialConfig) -> TrialEnded:
+    return TrialEnded(
+        trial_id=each.trial_id, status="completed", reason="", step=3, log_loss=0.5, accuracy=0.8, seconds=3.0, time=1.0
+    )
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyPaths:
+    """Four backbones that each know something of their own, and one that knows nothing."""
+    paths, known = StudyPaths(tmp_path / "study"), samples()
+    record = StudyRecord(
+        seed=0, data="x", data_fingerprint="d", fold_fingerprint="f", classes=CLASSES, versions={}, device="cpu",
+        weights=WeightsRecord(kind="random", source="random", hashes={}),
+        choices=Choices(activation_bytes=0, arithmetic={}),
+    )  # fmt: skip
+    paths.root.mkdir()
+    write_record(paths, record)
+    write_samples(paths, known)
+    rng = np.random.default_rng(1)
+    for backbone in BACKBONES:
+        each = config(backbone)
+        signal = 0.0 if backbone == "lenet" else 2.0
+        noise = rng.normal(size=(ROWS, 3))
+        write_oof(paths, each.trial_id, known, (signal * np.eye(3)[known.labels] + noise).astype(np.float32))
+        append_event(paths.ledger, started(each))
+        append_event(paths.ledger, ended(each))
+    write_costs(paths, [cost(config(backbone)) for backbone in BACKBONES])
+    return paths
+
+
+def select(study: StudyPaths, *words: str) -> dict[str, Any]:
+    assert main([str(study.root), *words]) == 0
+    found: dict[str, Any] = json.loads(study.ensemble.read_text())
+    return found
+
+
+def names(found: dict[str, Any]) -> set[str]:
+    return {member["backbone"] for member in found["members"]}
+
+
+def test_the_members_are_those_who_know_something(study: StudyPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    found = select(study)
+    assert names(found) == set(BACKBONES) - {"lenet"}
+    assert found["report"]["cross_fit"]["low"] > 0
+    told = capsys.readouterr().out
+    assert "Cross-fitted gain over the best single" in told
+    assert "What each cost buys" in told
+    assert "4 members are not fitted on all dev rows yet" in told
+
+
+def test_a_dropped_member_stays_out_and_the_others_stay_in(study: StudyPaths) -> None:
+    select(study)
+    found = select(study, "--drop", "vit_tiny")
+    assert names(found) == {"resnet18", "resnet34", "swin"}
+    assert sum(member["weight"] for member in found["members"]) == pytest.approx(1.0)
+    assert found["wishes"]["banned"] == [config("vit_tiny").trial_id]
+    assert "vit_tiny" not in names(select(study))  # chosen anew, the wish is kept
+    assert "vit_tiny" in names(select(study, "--free", "vit_tiny"))
+
+
+def test_an_added_trial_stays_in_however_useless(study: StudyPaths) -> None:
+    before = names(select(study))
+    found = select(study, "--add", "lenet")
+    assert names(found) == {*before, "lenet"}
+    assert "kept because members are pinned" in found["report"]["reason"] or found["report"]["cross_fit"]["low"] > 0
+    assert "lenet" in names(select(study))
+    assert names(select(study, "--ban", "lenet")) == before
+
+
+def test_the_best_single_is_what_an_edited_ensemble_is_compared_with(study: StudyPaths) -> None:
+    best = select(study)["best_single"]
+    others = [trial_id for trial_id in BACKBONES if trial_id not in best and trial_id != "lenet"]
+    found = select(study, *(word for name in others[:2] for word in ("--drop", name)))
+    assert found["best_single"] == best
+
+
+def test_limits_are_kept(study: StudyPaths) -> None:
+    assert len(select(study, "--max-members", "2")["members"]) == 2
+    families = [member["family"] for member in select(study, "--max-per-family", "1")["members"]]
+    assert len(families) == len(set(families))
+    # Every model costs 8 ms of prefix and 2 ms of its own; no two share a prefix.
+    cheap = select(study, "--max-cost", "20")
+    assert len(cheap["members"]) == 2
+    assert cheap["report"]["cost"] == pytest.approx(20.0)
+
+
+def test_trials_of_one_frozen_prefix_pay_it_once() -> None:
+    first, second = (
+        config("resnet18"),
+        TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("random", "part")),
+    )
+    costs = {cost_key(first): cost(first)}
+    prices = PriceList(tuple(price_of(Trial(started=started(each)), costs) for each in (first, second)))
+    assert prices.total([0]).ms == pytest.approx(10.0)
+    assert prices.total([0, 1]).ms == pytest.approx(12.0)
+    assert prices.total([0, 1]).macs == 1_200_000
+    assert prices.total([0, 1]).megabytes == pytest.approx(4 * (5_000 + 4_000) / 1e6)
+
+
+def test_show_prints_what_is_there_and_changes_nothing(study: StudyPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    select(study)
+    before, _ = study.ensemble.read_bytes(), capsys.readouterr()
+    first = main([str(study.root), "--show"])
+    assert first == 0
+    assert "Pooled by" in capsys.readouterr().out
+    assert study.ensemble.read_bytes() == before
+
+
+def test_the_same_choice_twice_writes_the_same_file(study: StudyPaths) -> None:
+    assert select(study) == select(study)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--show"], "has no ensemble yet"),
+        (["--drop", "swin"], "has no ensemble to change"),
+        (["--pin", "alexnet"], "no completed trial is called 'alexnet'"),
+        (["--pin", "resnet"], "'resnet' names 2 trials"),
+        (["--pin", "swin", "--ban", "swin"], "cannot be both in and out"),
+        (["--max-cost", "5"], "max_cost 5 is below the cheapest member's cost of 10"),
+        (["--max-members", "0"], "max_members must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(
+    study: StudyPaths, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main([str(study.root), *words]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not study.ensemble.exists()
+
+
+def test_dropping_what_is_no_member_is_refused(study: StudyPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    select(study)
+    assert main([str(study.root), "--drop", "lenet"]) == 2
+    assert "is not a member; the members are" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_study_and_a_study_without_trials_are_refused(
+    study: StudyPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "there is no study" in capsys.readouterr().err
+    study.ledger.unlink()
+    assert main([str(study.root)]) == 2
+    assert "no trial" in capsys.readouterr().err
+
+
+def test_a_study_that_another_process_writes_to_is_left_alone(
+    study: StudyPaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FileLock(study.lock):
+        assert main([str(study.root)]) == 2
+    assert "another search is writing" in capsys.readouterr().err
+
+
+def test_the_command_loads_no_torch_and_no_ray() -> None:
+    code = "import spine_ray.select, sys; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
