@@ -118,11 +118,12 @@ def main() -> None:
     sizes = {part: replace(SIZES[part], **changes) for part in given.parts}
     if given.inside:
         step, folder = given.inside
-        print(json.dumps(INSIDE[step](sizes[given.parts[0]], Path(folder), given.pool)))
+        told = INSIDE[step](sizes[given.parts[0]], Path(folder), given.pool)
+        print(json.dumps({"numpy": np.__version__, **told}))
         return
     python = environment(given.autogluon) if given.autogluon else Path(sys.executable)
-    told = {part: outside(part, size, given.pool, python) for part, size in sizes.items()}
-    print(json.dumps({"python": sys.version.split()[0], "numpy": np.__version__, "threads": 1, **told}, indent=1))
+    parts = {part: outside(part, size, given.pool, python) for part, size in sizes.items()}
+    print(json.dumps({"python": sys.version.split()[0], "threads": 1, **parts}, indent=1))
 
 
 def environment(folder: Path) -> Path:

@@ -167,3 +167,48 @@ def test_more_members_than_all_subsets_can_be_tried_for_have_no_shapley_values()
     parts = take_apart(values, labels, weights, "log")
     assert parts.shapley is None
     assert len(parts.left_out) == len(parts.disagreement) == 13
+
+
+def _random_answers(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Answers of models, (members, rows), that are wrong together on hard rows; labels; number of classes."""
+    classes, members = int(rng.integers(2, 6)), int(rng.integers(2, 10))
+    labels = rng.integers(0, classes, 300)
+    chance_right = rng.beta(rng.uniform(0.5, 4), rng.uniform(0.3, 2), size=300)
+    wrong = (labels + rng.integers(1, classes, size=(members, 300))) % classes
+    return np.where(rng.random((members, 300)) < chance_right, labels, wrong), labels, classes
+
+
+def _is_competent(answers: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether P(W in [t, 1/2)) >= P(W in [1/2, 1 - t]) for all t up to 1/2, W being the share of wrong members."""
+    wrong = (answers != labels).sum(axis=0)
+    members = len(answers)
+    # W is a multiple of 1 / members, so that all cases of t are those at which an end of an interval passes one
+    starts = range(members // 2 + 1)
+    below = [((wrong >= start) & (2 * wrong < members)).sum() for start in starts]
+    above = [((2 * wrong >= members) & (wrong <= members - start)).sum() for start in starts]
+    return all(left >= right for left, right in zip(below, above, strict=True))
+
+
+def test_votes_of_competent_models_keep_to_the_bounds_of_their_disagreement() -> None:
+    rng = np.random.default_rng(0)
+    competent = informative = 0
+    for _ in range(700):
+        answers, labels, classes = _random_answers(rng)
+        if not _is_competent(answers, labels):
+            continue
+        competent += 1
+        members = len(answers)
+        values = floored(log_probs(40.0 * np.eye(classes)[answers]))  # the pool of certain members is their vote
+        shares = np.full(members, 1 / members)
+        error = 1 - np.mean([accuracy(value, labels) for value in values])
+        if error == 0.0:
+            continue
+        improvement = (error - (1 - accuracy(pooled("prob", values, shares), labels))) / error
+        apart = (answers[:, None] != answers[None, :]).mean()
+        bound = 2 * (classes - 1) / classes * apart / error - (3 * classes - 4) / classes
+        assert max(bound, 0.0) - 1e-9 <= improvement <= apart / error + 1e-9
+        informative += bound > 0.0
+        inconsistency = take_apart(values, labels, shares.tolist(), "prob").error_inconsistency.mean()
+        assert inconsistency == pytest.approx(apart) if classes == 2 else inconsistency <= apart + 1e-12
+    assert competent >= 200
+    assert informative >= 20

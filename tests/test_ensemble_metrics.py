@@ -10,10 +10,12 @@ from spine_ray.ensemble.metrics import (
     balanced_accuracy,
     bootstrap_interval,
     expected_calibration_error,
+    expected_cost,
     group_sums,
     log_loss,
     macro_f1,
     row_losses,
+    scores_of,
     share_interval,
 )
 
@@ -97,3 +99,18 @@ def test_share_interval_counts_groups_and_not_rows() -> None:
 def test_share_interval_is_the_bootstrap_when_rows_differ() -> None:
     hits = np.array([1.0] * 80 + [0.0] * 20)
     assert share_interval(hits, None, seed=3) == bootstrap_interval(hits, None, seed=3)
+
+
+def test_expected_cost_is_that_of_the_cheapest_decision_and_not_of_the_likeliest_class() -> None:
+    # Deciding dog for a wolf costs 10: at a wolf's chance of 0.2 the cheaper decision is wolf (0.8 against 2).
+    costs = np.array([[0.0, 1.0], [10.0, 0.0]])
+    values = np.log([[0.8, 0.2], [0.95, 0.05], [0.8, 0.2]])
+    assert expected_cost(values, [0, 0, 1], costs) == pytest.approx((1.0 + 0.0 + 0.0) / 3)
+    assert expected_cost(values, [0, 1, 1], costs) == pytest.approx((1.0 + 10.0 + 0.0) / 3)
+
+
+def test_where_every_mistake_costs_one_expected_cost_is_the_error_rate() -> None:
+    rng = np.random.default_rng(0)
+    values, labels = np.log(rng.dirichlet(np.ones(4), 50)), rng.integers(0, 4, 50)
+    scores = scores_of(values, labels, 1.0 - np.eye(4))
+    assert scores["expected_cost"] == pytest.approx(1.0 - scores["accuracy"])

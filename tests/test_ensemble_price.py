@@ -137,6 +137,6 @@ def test_amounts_that_cannot_be_paid_are_refused(given: dict[str, float], messag
 def test_a_plain_number_is_milliseconds_and_a_cost_is_itself() -> None:
     cost = Cost(own=Amount(ms=2.0), shared=(("prefix", PREFIX),))
     assert as_cost(cost) is cost
-    assert as_cost(2) == as_cost(np.float32(2.0)) == Cost(own=Amount(ms=2.0))
+    assert as_cost(2) == as_cost(2.0) == Cost(own=Amount(ms=2.0))
     with pytest.raises(ValueError, match=r"at least 0, not -2.0 ms"):
         as_cost(-2)

@@ -222,3 +222,16 @@ def test_a_study_that_another_process_writes_to_is_left_alone(
 def test_the_command_loads_no_torch_and_no_ray() -> None:
     code = "import spine_ray.select, sys; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_metric_and_the_costs_of_mistakes_stay_with_the_study(
+    study: StudyPaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = select(study)
+    found["judge"] = {"metric": "expected_cost", "cost_matrix": [[0, 5, 5], [5, 0, 5], [5, 5, 0]]}
+    study.ensemble.write_text(json.dumps(found))
+    capsys.readouterr()
+    again = select(study)
+    assert again["judge"] == found["judge"]
+    assert again["report"]["expected_cost"] == pytest.approx(5 * (1 - again["report"]["accuracy"]))
+    assert "OOF expected cost" in capsys.readouterr().out

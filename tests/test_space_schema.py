@@ -76,7 +76,10 @@ def test_an_override_of_zero_cannot_be_multiplied() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metric": "f1"}, "metric must be one of log_loss, accuracy, balanced_accuracy, macro_f1, not 'f1'"),
+        (
+            {"metric": "f1"},
+            "metric must be one of log_loss, accuracy, balanced_accuracy, macro_f1, expected_cost, not 'f1'",
+        ),
         ({"folds": 1}, "folds must be a whole number of at least 2, not 1"),
         ({"test_share": 0.0}, "test_share must lie above 0 and below 1, not 0"),
         ({"test_share": 1.0}, "test_share must lie above 0 and below 1, not 1"),

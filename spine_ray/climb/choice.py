@@ -62,6 +62,15 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """What is reported first."""
+
+    metric: str = "log_loss"
+    cost_matrix: tuple[tuple[float, ...], ...] | None = None
+    """[truth][decision] in the order of the classes; None: every mistake costs 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
     """An ensemble with the trials it was chosen from."""
 
@@ -69,6 +78,7 @@ class Choice:
     """The candidates, in the order in which the ensemble counts them."""
     ensemble: Ensemble
     wishes: Wishes = field(default_factory=Wishes)
+    judge: Judge = field(default_factory=Judge)
 
     @property
     def members(self) -> tuple[Trial, ...]:
@@ -93,7 +103,7 @@ class Choice:
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def make_choice(evidence: Evidence, costs: Costs, wishes: Wishes, limits: Limits, seed: int) -> Choice:
+def make_choice(evidence: Evidence, costs: Costs, wishes: Wishes, limits: Limits, judge: Judge, seed: int) -> Choice:
     """Select from the evidence; wishes about trials that are not in it are left for later.
 
     Raises:
@@ -110,10 +120,11 @@ def make_choice(evidence: Evidence, costs: Costs, wishes: Wishes, limits: Limits
         groups=evidence.groups,
         pinned=[places[name] for name in wishes.pinned if name in places],
         banned=[places[name] for name in wishes.banned if name in places],
+        cost_matrix=judge.cost_matrix,
         seed=seed,
         **asdict(limits),
     )
-    return Choice(trials=evidence.trials, ensemble=ensemble, wishes=wishes)
+    return Choice(trials=evidence.trials, ensemble=ensemble, wishes=wishes, judge=judge)
 
 
 def price_of(trial: Trial, costs: Costs) -> Cost:
@@ -146,6 +157,11 @@ def stored_wishes(paths: StudyPaths) -> Wishes:
     return Wishes(**{name: tuple(trial_ids) for name, trial_ids in kept.items()})
 
 
+def stored_judge(paths: StudyPaths) -> Judge:
+    """Return what the study's last choice reported first."""
+    return _judge(stored_choice(paths))
+
+
 def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, Any]], openings: int) -> None:
     """Write `ensemble.json`, with what the very same ensemble scored on the test split."""
     ensemble = choice.ensemble
@@ -169,6 +185,7 @@ def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, 
         "best_single": choice.single.trial_id,
         "candidates": [trial.trial_id for trial in choice.trials],
         "wishes": asdict(choice.wishes),
+        "judge": asdict(choice.judge),
         "certificate": ensemble.certificate,
         "trajectory": ensemble.trajectory,
         "report": ensemble.report,
@@ -199,13 +216,19 @@ def read_choice(paths: StudyPaths, completed: Mapping[str, Trial]) -> Choice:
         report=stored["report"],
     )
     trials = tuple(completed[name] for name in stored["candidates"])
-    return Choice(trials=trials, ensemble=ensemble, wishes=stored_wishes(paths))
+    return Choice(trials=trials, ensemble=ensemble, wishes=stored_wishes(paths), judge=_judge(stored))
 
 
 def kept_test(paths: StudyPaths, choice: Choice) -> tuple[dict[str, Any], ...]:
     """Return the test results that the study keeps of this very ensemble."""
     before = stored_choice(paths)
     return tuple(before.get("test", ())) if before.get("hash") == choice.digest else ()
+
+
+def _judge(stored: Mapping[str, Any]) -> Judge:
+    kept = stored.get("judge", {})
+    costs = kept.get("cost_matrix")
+    return Judge(metric=kept.get("metric", "log_loss"), cost_matrix=None if costs is None else tuple(map(tuple, costs)))
 
 
 def _amount(ms: float, macs: int, params: int) -> Amount:

@@ -25,8 +25,23 @@ def ensemble_board(choice: Choice) -> EnsembleBoard:
         cost_ms=report["cost"],
         members=tuple(_member(*pair) for pair in zip(choice.members, report["members"], strict=True)),
         front=tuple(_front_row(choice, point) for point in report["front"]),
+        judged=_judged(choice),
         note=report["reason"],
     )
+
+
+def _judged(choice: Choice) -> str:
+    """Say how the ensemble and the best single do by the metric that the user asked for."""
+    metric, report = choice.judge.metric, choice.ensemble.report
+    if metric == "log_loss":
+        return ""
+    name = metric.replace("_", " ")
+    told = f"OOF {name} {report[metric]:.4f} (best single {report[f'best_single_{metric}']:.4f})"
+    found = report["cross_fit_scores"]
+    if found is None:
+        return f"{told}."
+    ensemble, single = found["ensemble"][metric], found["best_single"][metric]
+    return f"{told}; cross-fitted {ensemble:.4f} (best single {single:.4f})."
 
 
 def _member(trial: Trial, part: dict[str, Any]) -> MemberRow:

@@ -1,7 +1,7 @@
 """Choosing and editing the ensemble of a stored study: numbers only, no model is run."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spine_ray.climb.choice import (
@@ -11,6 +11,7 @@ from spine_ray.climb.choice import (
     kept_test,
     make_choice,
     stored_choice,
+    stored_judge,
     stored_wishes,
     write_choice,
 )
@@ -117,7 +118,7 @@ def _wishes(study: StoredStudy, edits: Edits) -> Wishes:
 
 def _anew(study: StoredStudy, wishes: Wishes, limits: Limits) -> Choice:
     evidence = gather(study.paths, study.samples, study.completed)
-    return make_choice(evidence, study.costs, wishes, limits, study.record.seed)
+    return make_choice(evidence, study.costs, wishes, limits, stored_judge(study.paths), study.record.seed)
 
 
 def _changed(study: StoredStudy, edits: Edits, wishes: Wishes) -> Choice:
@@ -140,8 +141,8 @@ def _changed(study: StoredStudy, edits: Edits, wishes: Wishes) -> Choice:
     evidence = gather(study.paths, study.samples, wanted)
     fixed = Wishes(pinned=tuple(members))
     limits = Limits(max_members=len(members))
-    choice = make_choice(evidence, study.costs, fixed, limits, study.record.seed)
-    return Choice(trials=evidence.trials, ensemble=choice.ensemble, wishes=wishes)
+    choice = make_choice(evidence, study.costs, fixed, limits, stored_judge(study.paths), study.record.seed)
+    return replace(choice, wishes=wishes)
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -21,6 +21,7 @@ from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
 from spine_ray.show.live import Progress
 from spine_ray.show.page import ReportPage, write_report
+from spine_ray.space.cost_matrix import cost_table
 from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord
@@ -47,6 +48,8 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
     rows = look_at_data(request, source)
     prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
     request = replace(request, spaces=prepared.spaces)
+    for space in prepared.spaces:
+        cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
     with held(paths):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spine_ray.climb.choice import Choice, Limits, kept_test, make_choice, stored_wishes, write_choice
+from spine_ray.climb.choice import Choice, Judge, Limits, kept_test, make_choice, stored_wishes, write_choice
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
@@ -17,6 +17,7 @@ from spine_ray.ensemble.selection import pooled_log_probs
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.evidence import Evidence, gather
 from spine_ray.space.config import TrialConfig
+from spine_ray.space.cost_matrix import cost_table
 from spine_ray.space.schema import Space
 from spine_ray.study.record import TestOpening, write_record
 from spine_ray.study.trials import Trial
@@ -64,9 +65,10 @@ def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
 def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Choice:
     """Select; with a budget, at most as many members as there is time to fit again."""
     most = space.max_members
+    judge = Judge(metric=space.metric, cost_matrix=cost_table(space.cost_matrix, desk.samples.classes))
     while True:
         limits = Limits(max_members=most, max_per_family=space.max_per_family)
-        choice = make_choice(evidence, desk.costs, stored_wishes(desk.paths), limits, desk.request.seed)
+        choice = make_choice(evidence, desk.costs, stored_wishes(desk.paths), limits, judge, desk.request.seed)
         size = len(choice.members)
         if size <= max(1, len(choice.wishes.pinned)) or _fits(desk, [each.config for each in choice.members], budget):
             return choice

@@ -1,6 +1,7 @@
 """What a (backbone, resolution, freeze) costs here, and the arithmetic that is fastest: a few real steps."""
 
 import hashlib
+import math
 import platform
 import time
 import warnings
@@ -31,6 +32,9 @@ from spine_ray.space.config import TrialConfig
 _SECONDS = 0.15
 _FEW = 4
 """Rows of a first look at how slow a model is."""
+_LOOKS = 2
+_CLOSE = 1.5
+"""Another load for a moment makes no step slower by more than this in all of its looks."""
 _CLEARLY = 1.1
 """Less safe arithmetic has to be faster by this factor: what is close stays float32, so that noise decides nothing."""
 
@@ -60,7 +64,7 @@ def measure_speed(config: TrialConfig, classes: int, setup: Setup) -> Speed:
     """Train and score for about a second and return images/s, the first step of each left out."""
     forget_peak(setup.device)
     network = Network(config, classes, 0, setup)
-    bench = _bench_of(network, config, classes)
+    bench = _bench_of(network, config, classes, seconds=0.5)
     train = _rate(bench.train_steps(_SECONDS), len(bench.rows))
     score = bench.score_images_s(_SECONDS)
     prefix: float | None = None
@@ -94,14 +98,29 @@ def fastest_arithmetic(config: TrialConfig, classes: int, setup: Setup) -> Arith
 
 
 def _measured_fastest(config: TrialConfig, classes: int, setup: Setup) -> Arithmetic:
-    whole = replace(config, freeze=0.0)
-    best, least = setup.arithmetic, float("inf")
-    for place, arithmetic in enumerate(candidates(setup.device)):
-        network = Network(whole, classes, 0, replace(setup, arithmetic=arithmetic, weights=None))
-        # The quickest step says what the arithmetic can do; the others, what else the machine was doing.
-        step = min(_bench_of(network, whole, classes).train_steps(2 * _SECONDS))
-        if place == 0 or step * _CLEARLY < least:
-            best, least = arithmetic, step
+    """Return the fastest: a look at every candidate, then a second one at those that come close.
+
+    The quickest step says what an arithmetic can do; the others say what else the machine was doing.
+    """
+    whole, looks = replace(config, freeze=0.0), candidates(setup.device)
+    rows: int | None = None
+    least: dict[Arithmetic, float] = {}
+    for look in range(_LOOKS):
+        close = [each for each in looks if look == 0 or least[each] < _CLOSE * min(least.values())]
+        for arithmetic in close if len(close) > 1 or look == 0 else ():
+            network = Network(whole, classes, 0, replace(setup, arithmetic=arithmetic, weights=None))
+            # The same rows for all: only equal steps can be compared.
+            bench = (
+                _bench_of(network, whole, classes, seconds=1.0)
+                if rows is None
+                else _Bench(network, whole, classes, rows)
+            )
+            rows = len(bench.rows)
+            least[arithmetic] = min(*bench.train_steps(3 * _SECONDS), least.get(arithmetic, math.inf))
+    best = looks[0]
+    for arithmetic in looks[1:]:
+        if least[arithmetic] * _CLEARLY < least[best]:
+            best = arithmetic
     return best
 
 
@@ -119,11 +138,11 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _bench_of(network: Network, config: TrialConfig, classes: int) -> "_Bench":
-    """Return a bench with as many rows as half a second trains: of a slow model a whole batch would say no more."""
+def _bench_of(network: Network, config: TrialConfig, classes: int, seconds: float) -> "_Bench":
+    """Return a bench with as many rows as some seconds train: of a slow model a whole batch would say no more."""
     few = _Bench(network, config, classes, _FEW)
     rate = _FEW / min(few.train_steps(0.0))
-    rows = min(config.recipe.batch_size, max(_FEW, int(rate / 2)))
+    rows = min(config.recipe.batch_size, max(_FEW, int(rate * seconds)))
     return few if rows == _FEW else _Bench(network, config, classes, rows)
 
 

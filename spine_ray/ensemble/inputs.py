@@ -82,6 +82,20 @@ def pools_of(choice: str) -> tuple[PoolName, ...]:
     return POOL_CHOICES[choice]
 
 
+def checked_costs(cost_matrix: ArrayLike | None, classes: int) -> NDArray[np.float64]:
+    """Return what mistakes cost, (classes, classes); 1 each where nothing is said.
+
+    Raises:
+        ValueError: If it is not one number of at least 0 for every two classes.
+    """
+    if cost_matrix is None:
+        return 1.0 - np.eye(classes)
+    costs = np.asarray(cost_matrix, np.float64)
+    if costs.shape != (classes, classes) or not np.isfinite(costs).all() or costs.min() < 0.0:
+        raise ValueError(f"cost_matrix must be ({classes}, {classes}) numbers of at least 0, not {costs.shape}")
+    return costs
+
+
 def checked_traits(families: Sequence[str], resolutions: Sequence[int], costs: Sequence[float | Cost]) -> Traits:
     """Return the traits of all candidates.
 

@@ -51,9 +51,22 @@ def expected_calibration_error(log_probs: NDArray[np.float64], labels: ArrayLike
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def scores_of(log_probs: NDArray[np.float64], labels: ArrayLike) -> dict[str, float]:
-    """Return all the scores by name."""
+def expected_cost(log_probs: NDArray[np.float64], labels: ArrayLike, costs: NDArray[np.float64]) -> float:
+    """Return what the decisions of least expected cost cost in the mean; lower is better.
+
+    Args:
+        log_probs: (samples, classes).
+        labels: (samples,).
+        costs: (classes, classes), of deciding the second where the first is true.
+    """
+    decisions = (np.exp(log_probs) @ costs).argmin(axis=1)
+    return float(costs[np.asarray(labels), decisions].mean())
+
+
+def scores_of(log_probs: NDArray[np.float64], labels: ArrayLike, costs: NDArray[np.float64]) -> dict[str, float]:
+    """Return all the scores by name; arguments as those of `expected_cost`."""
     return {
+        "expected_cost": expected_cost(log_probs, labels, costs),
         "log_loss": log_loss(log_probs, labels),
         "accuracy": accuracy(log_probs, labels),
         "balanced_accuracy": balanced_accuracy(log_probs, labels),

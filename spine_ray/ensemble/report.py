@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spine_ray.ensemble.candidates import Candidates
-from spine_ray.ensemble.choose import Calibrated, Chosen, Model
+from spine_ray.ensemble.choose import Calibrated, Chosen, Model, model_of
 from spine_ray.ensemble.contributions import Parts, take_apart
 from spine_ray.ensemble.front import Point, front
 from spine_ray.ensemble.greedy import slopes
@@ -64,13 +64,13 @@ def gain_of(single: NDArray[np.float64], ensemble: NDArray[np.float64], candidat
     return Gain(mean=float(apart.mean()), low=low, high=high)
 
 
-def report_of(evidence: Evidence, answer: Model, reason: str) -> dict[str, Any]:
-    """Return the whole report; members are named by the caller's indices."""
+def report_of(evidence: Evidence, answer: Model, reason: str, mistakes: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the whole report; members are named by the caller's indices, mistakes cost as in `mistakes`."""
     candidates, kept = evidence.candidates, evidence.candidates.kept
     prices = PriceList(candidates.traits.costs)
     single = evidence.calibrated.alone(evidence.calibrated.single)
     values = answer.apply(candidates)
-    scores, alone = (scores_of(each, candidates.labels) for each in (values, single.apply(candidates)))
+    scores, alone = (scores_of(each, candidates.labels, mistakes) for each in (values, single.apply(candidates)))
     interval = bootstrap_interval(row_losses(values, candidates.labels), candidates.groups, seed=0)
     parts = take_apart(
         candidates.stacked(answer.members, answer.temperatures), candidates.labels, answer.weights, answer.pool
@@ -92,7 +92,7 @@ def report_of(evidence: Evidence, answer: Model, reason: str) -> dict[str, Any]:
         "pool": answer.pool,
         "pool_log_loss": {str(name): loss for name, loss in evidence.pool_losses.items()},
         "cross_fit": evidence.honest.to_dict() if evidence.honest else None,
-        "cross_fit_scores": _cross_fit_scores(evidence),
+        "cross_fit_scores": _cross_fit_scores(evidence, mistakes),
         "apparent": evidence.apparent.to_dict(),
         "members": _members(evidence, answer, parts, prices.parts(answer.members)),
         "families": len({candidates.traits.families[member] for member in answer.members}),
@@ -102,7 +102,7 @@ def report_of(evidence: Evidence, answer: Model, reason: str) -> dict[str, Any]:
             "pool_log_loss": parts.whole.log_loss,
             "error_inconsistency": parts.error_inconsistency.tolist(),
         },
-        "front": [_point(point, evidence.calibrated.short, kept) for point in front(evidence.chosen.problem)],
+        "front": _front(evidence),
         "considered": {
             "members": [kept[member] for member in evidence.chosen.model.members],
             "weights": list(evidence.chosen.model.weights),
@@ -136,14 +136,14 @@ def _calibration(evidence: Evidence, answer: Model) -> dict[str, float]:
     }
 
 
-def _cross_fit_scores(evidence: Evidence) -> dict[str, dict[str, float]] | None:
+def _cross_fit_scores(evidence: Evidence, mistakes: NDArray[np.float64]) -> dict[str, dict[str, float]] | None:
     """Return what the whole procedure scores on rows it did not see, for the ensemble and for the single best."""
     found, labels = evidence.cross_fit, evidence.candidates.labels
     if found is None:
         return None
     return {
-        "ensemble": scores_of(found.ensemble[evidence.chosen.model.pool], labels),
-        "best_single": scores_of(found.single, labels),
+        "ensemble": scores_of(found.ensemble[evidence.chosen.model.pool], labels, mistakes),
+        "best_single": scores_of(found.single, labels, mistakes),
     }
 
 
@@ -181,13 +181,25 @@ def _frequency(evidence: Evidence, member: int) -> float | None:
     return math.fsum(member in chosen for chosen in picks) / len(picks)
 
 
+def _front(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return what each cost buys, after the final temperature; what that makes no better is left out."""
+    candidates, calibrated = evidence.candidates, evidence.calibrated
+    points: list[dict[str, Any]] = []
+    for point in front(evidence.chosen.problem):
+        members = [calibrated.short[place] for place in point.members]
+        model = model_of(candidates, calibrated, members, point.weights, evidence.chosen.model.pool)
+        loss = float(row_losses(model.apply(candidates), candidates.labels).mean())
+        if not points or loss < points[-1]["log_loss"]:
+            points.append({**_point(point, calibrated.short, candidates.kept), "log_loss": loss})
+    return points
+
+
 def _point(point: Point, short: Sequence[int], kept: Sequence[int]) -> dict[str, Any]:
     return {
         "members": [kept[short[place]] for place in point.members],
         "weights": list(point.weights),
         "cost": point.cost.ms,
         "cost_macs": point.cost.macs,
-        "log_loss": point.log_loss,
         "best_single": kept[short[point.single]],
         "best_single_log_loss": point.single_log_loss,
     }

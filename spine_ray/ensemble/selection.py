@@ -12,7 +12,7 @@ from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.choose import Model, calibrate, choose
 from spine_ray.ensemble.greedy import Rules
 from spine_ray.ensemble.honest import cross_fit
-from spine_ray.ensemble.inputs import Inputs, Rows, check_inputs, checked_traits, pools_of
+from spine_ray.ensemble.inputs import Inputs, Rows, check_inputs, checked_costs, checked_traits, pools_of
 from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ensemble.pool import PoolName, floored, pooled
 from spine_ray.ensemble.price import Cost, PriceList
@@ -89,6 +89,7 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
     max_per_family: int | None = None,
     pinned: Sequence[int] = (),
     banned: Sequence[int] = (),
+    cost_matrix: ArrayLike | None = None,
     seed: int = 0,
 ) -> Ensemble:
     """Choose the ensemble from OOF logits, or the single best model where an ensemble is not worth it.
@@ -113,6 +114,7 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
         max_per_family: Most distinct members of one family, at least 1; None for no limit.
         pinned: Candidates that must be in.
         banned: Candidates that must not.
+        cost_matrix: (classes, classes), what deciding the second costs where the first is true; None: 1 a mistake.
         seed: Seed of the intervals' resampling.
 
     Raises:
@@ -123,7 +125,8 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
     rows = Rows(labels=labels, folds=folds, groups=groups)
     traits = checked_traits(families, resolutions, costs)
     inputs = check_inputs(logits, rows, traits, rules, pinned=pinned, banned=banned)
-    return _answer(_evidence(inputs, pools_of(pool), seed))
+    mistakes = checked_costs(cost_matrix, inputs.candidates.logits.shape[2])
+    return _answer(_evidence(inputs, pools_of(pool), seed), mistakes)
 
 
 def _evidence(inputs: Inputs, pools: tuple[PoolName, ...], seed: int) -> Evidence:
@@ -177,7 +180,7 @@ def _verdict(evidence: Evidence) -> tuple[bool, str]:
     return False, f"{text}, {doubt}: the single best model answers"
 
 
-def _answer(evidence: Evidence) -> Ensemble:
+def _answer(evidence: Evidence, mistakes: NDArray[np.float64]) -> Ensemble:
     """Turn the evidence into an ensemble in the caller's indices."""
     is_ensemble, reason = _verdict(evidence)
     answer: Model = evidence.chosen.model if is_ensemble else evidence.calibrated.alone(evidence.calibrated.single)
@@ -190,5 +193,5 @@ def _answer(evidence: Evidence) -> Ensemble:
         pool=answer.pool,
         trajectory=evidence.chosen.selection.trajectory,
         certificate=certificate_of(evidence.chosen) if len(answer.members) > 1 else None,
-        report=report_of(evidence, answer, reason),
+        report=report_of(evidence, answer, reason, mistakes),
     )

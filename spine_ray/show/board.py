@@ -114,6 +114,8 @@ class EnsembleBoard:
     members: tuple[MemberRow, ...]
     front: tuple[FrontRow, ...] = ()
     """From the cheapest model to the best ensemble."""
+    judged: str = ""
+    """How it does by the metric that the user asked for, if that is not log-loss."""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -258,7 +260,8 @@ def ensemble_lines(ensemble: EnsembleBoard) -> list[str]:
     ]
     if ensemble.cost_ms is not None:
         lines.insert(2, f"What ships takes {ensemble.cost_ms:.2f} ms an image, measured as a set.")
-    return [*lines, ensemble.note] if ensemble.note else lines
+    first = [ensemble.judged] if ensemble.judged else []
+    return [*first, *lines, *([ensemble.note] if ensemble.note else [])]
 
 
 def final_table(final: FinalBoard) -> RenderableType:

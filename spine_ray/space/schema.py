@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from spine_ray.space.config import FreezeClass
+from spine_ray.space.cost_matrix import CostMatrix, check_cost_matrix
 from spine_ray.space.duration import parse_duration
 from spine_ray.space.fields import Around, Choice, Field, LogUniform, Scalar, Uniform, check_unique, field_to_plain
 from spine_ray.space.recipes import WeightsKind, start_recipe
 from spine_ray.space.strict_yaml import write_yaml
 
-Metric = Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1"]
+Metric = Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1", "expected_cost"]
 GateSetting = Literal["auto", "always", "never"]
 METRICS: tuple[str, ...] = get_args(Metric)
 GATE_SETTINGS: tuple[str, ...] = get_args(GateSetting)
@@ -105,7 +106,9 @@ class Space:
     """Where it was read from."""
     question: str = ""
     metric: Metric = "log_loss"
-    """What is reported first."""
+    """What is reported first. Members are chosen on log-loss whatever it is."""
+    cost_matrix: CostMatrix = field(default_factory=dict)
+    """What mistakes cost; every mistake costs 1 where nothing is said."""
     folds: int = 5
     """At least 2."""
     test_share: float = 0.2
@@ -131,6 +134,7 @@ class Space:
         check_unique(tuple(tier.name for tier in self.tiers))
         _check_text("question", self.question)
         _check_one_of("metric", self.metric, METRICS)
+        check_cost_matrix(self.cost_matrix)
         _check_whole("folds", self.folds, 2)
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share must lie above 0 and below 1, not {self.test_share:g}")
@@ -161,6 +165,7 @@ class Space:
             "name": self.name,
             "question": self.question,
             "metric": self.metric,
+            "cost_matrix": {truth: dict(row) for truth, row in self.cost_matrix.items()},
             "folds": self.folds,
             "test_share": self.test_share,
             "min_effect": self.min_effect,
