@@ -45,7 +45,7 @@ from spine_ray.ensemble.pool import floored
 from spine_ray.ensemble.selection import pooled_log_probs
 
 DEV_ROWS, FOLDS, SPLITS = 700, 5, 8
-NOISE = 5.0
+NOISE = 4.0
 """Standard deviation of what is added to every pixel; ink goes from 0 to 16."""
 SIDES = (8, 6, 4)
 """Resolutions, px."""

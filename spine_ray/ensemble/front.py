@@ -1,16 +1,20 @@
 """From one model to the best ensemble: what each amount of cost can buy, beside the best single model for as much."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spine_ray.ensemble.greedy import TIE, Problem, walk
-from spine_ray.ensemble.polish import objective_of, polish
+from spine_ray.ensemble.greedy import TIE, Problem, Rules, walk
+from spine_ray.ensemble.polish import mean_encoding, objective_of, polish
 from spine_ray.ensemble.price import Amount
 
-_PRICES = 8
-"""Prices tried besides none, from a thousandth to ten times what separates the candidates."""
+_PRICES, _SPAN = 4, (1e-2, 3.0)
+_BUDGETS = 12
+_STEPS = 12
+"""Picks on the way to a point: a front needs the right members more than the last digit of their weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,34 +34,70 @@ class Point:
 def front(problem: Problem) -> tuple[Point, ...]:
     """Return the non-dominated sets by cost and log-loss, the cheapest first.
 
-    Greedy ways at several prices of cost, all their prefixes, the ends polished; the best single models too.
+    Greedy ways within several budgets and at several prices of cost, with all their prefixes; their ends polished, then
+    taken apart member by member; and every model alone. Budgets find what prices alone step over: against all
+    subsets of 8 models, prices alone forgo 6 to 9 % of what an ensemble can bring, both together under 1 %.
     """
-    found: dict[tuple[tuple[int, int], ...], dict[int, int]] = {}
-
-    def keep(counts: dict[int, int]) -> None:
-        found.setdefault(tuple(sorted(counts.items())), counts)
-
-    for price in _prices(problem):
-        priced = replace(problem, rules=replace(problem.rules, price=price))
-        way = walk(priced)
-        for end in range(max(1, len(problem.rules.pinned)), len(way.picks) + 1):
-            picks = way.picks[:end]
-            keep({pick: picks.count(pick) for pick in picks})
-        keep(polish(priced, {pick: way.best.count(pick) for pick in way.best}))
+    sets = _Sets()
+    for rules in _ways(problem):
+        ruled = replace(problem, rules=rules)
+        way = walk(ruled)
+        for end in range(max(1, len(rules.pinned)), len(way.picks) + 1):
+            sets.keep(Counter(way.picks[:end]))
+        counts: dict[int, int] | None = polish(ruled, dict(Counter(way.best)))
+        while counts is not None:
+            sets.keep(counts)
+            counts = _with_the_dearest_dropped(ruled, counts)
     if not problem.rules.pinned:
         for index in range(len(problem.losses)):
             if problem.allows([index]):
-                keep({index: 1})
-    return tuple(_point(problem, counts) for counts in _best(problem, list(found.values())))
+                sets.keep({index: 1})
+    return tuple(_point(problem, counts) for counts in _best(problem, list(sets.found.values())))
 
 
-def _prices(problem: Problem) -> list[float]:
-    """Return prices, nats per unit of cost, whose span is that of the candidates' losses over that of their costs."""
+class _Sets:
+    """Members with their numbers of picks, each set once."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[tuple[int, int], ...], dict[int, int]] = {}
+
+    def keep(self, counts: Mapping[int, int]) -> None:
+        self.found.setdefault(tuple(sorted(counts.items())), dict(counts))
+
+
+def _ways(problem: Problem) -> list[Rules]:
+    """Return the rules of each way: no price, some prices in units of what separates the candidates, some budgets."""
+    whole = replace(problem.rules, price=0.0)
+    free = replace(whole, max_steps=min(whole.max_steps, _STEPS))
     costs = np.array([cost.alone.ms for cost in problem.traits.costs])
     if costs.max() <= 0.0 or len(costs) < 2:
-        return [0.0]
+        return [whole]
     unit = float(np.median(problem.losses) - problem.losses.min()) / float(np.median(costs[costs > 0.0]))
-    return [0.0] if unit <= 0.0 else [0.0, *(unit * np.geomspace(1e-3, 10.0, _PRICES))]
+    prices = [price for price in unit * np.geomspace(*_SPAN, _PRICES) if price > 0.0]
+    low = problem.prices.total(problem.rules.pinned).ms if problem.rules.pinned else float(costs.min())
+    budgets = np.linspace(low, problem.prices.total(walk(replace(problem, rules=free)).picks).ms, _BUDGETS + 2)[1:-1]
+    most = math.inf if problem.rules.max_cost is None else problem.rules.max_cost
+    return [
+        whole,
+        *(replace(free, price=float(price)) for price in prices),
+        *(replace(free, max_cost=float(budget)) for budget in budgets if low < budget < most),
+    ]
+
+
+def _with_the_dearest_dropped(problem: Problem, counts: dict[int, int]) -> dict[int, int] | None:
+    """Leave out the member that brings least for its cost; None where no member can go."""
+    cost = problem.prices.total(counts).ms
+    now = float(problem.objective.row_losses(mean_encoding(problem, counts)).mean())
+    best, found = math.inf, None
+    for member in counts:
+        rest = {other: count for other, count in counts.items() if other != member}
+        if not rest or member in problem.rules.pinned:
+            continue
+        loss = float(problem.objective.row_losses(mean_encoding(problem, rest)).mean())
+        saved = max(cost - problem.prices.total(rest).ms, TIE)
+        if (loss - now) / saved < best:
+            best, found = (loss - now) / saved, rest
+    return found
 
 
 def _best(problem: Problem, sets: Sequence[dict[int, int]]) -> list[dict[int, int]]:
