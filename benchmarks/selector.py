@@ -5,8 +5,9 @@
     python -m benchmarks.selector --parts log whole --members 100 --samples 5000
 
 `screen` is the greedy search on true-class probabilities, `log` the one in the log pool, `whole` a selection with its
-cross-fitted report. Each part is a process of its own on one thread, so that the peaks of memory are separate. JSON
-goes to stdout, progress to stderr.
+cross-fitted report. Each part is a process of its own on one thread, so that the peaks of memory are separate. Seconds
+are wall; those of the CPU beside them show what other work on the machine added. JSON goes to stdout, progress to
+stderr.
 """
 
 import argparse
@@ -30,10 +31,12 @@ import numpy as np
 import numpy.typing as npt
 
 from spine_ray.ensemble import select
-from spine_ray.ensemble.calibrate import fit_temperature, log_probs
+from spine_ray.ensemble.calibrate import log_probs
+from spine_ray.ensemble.candidates import Candidates
+from spine_ray.ensemble.choose import calibrate
 from spine_ray.ensemble.greedy import Rules, Traits, Way, pose, walk
 from spine_ray.ensemble.objective import OBJECTIVES
-from spine_ray.ensemble.pool import FLOOR, floored
+from spine_ray.ensemble.pool import FLOOR
 from spine_ray.ensemble.price import as_cost
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +47,7 @@ FAMILIES, FOLDS, SEED = 8, 5, 0
 SCREEN_STEPS, LOG_STEPS = 40, 25
 REPEATS = 3
 FULL_CANDIDATES, FULL_STEPS = 20, 3
-"""Of AutoGluon's own log-loss on all classes: each candidate of each step costs the same, so the rest is multiplied."""
+"""Of AutoGluon's search on all classes: each candidate costs the same in each step, so the rest is multiplied."""
 MICRO = 1e6
 """AutoGluon rounds scores to six decimals; in millionths of a nat that decides nothing."""
 PAUSE_S = 0.02
@@ -69,6 +72,18 @@ SIZES = {
 }
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Seconds:
+    """How long something took."""
+
+    wall: float
+    cpu: float
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        """Return both together."""
+        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cohort:
     """Made-up models on the same rows: what is hard is hard for all, and members of a family err together."""
@@ -88,8 +103,7 @@ class Cohort:
         logits *= np.float32(rng.uniform(0.3, 0.8))
         logits += self.common[member % FAMILIES]
         logits[np.arange(len(self.labels)), self.labels] += np.float32(skill) * self.margin
-        logits *= np.float32(loudness)
-        return logits
+        return logits * np.float32(loudness)
 
 
 def cohort(samples: int, classes: int) -> Cohort:
@@ -113,15 +127,14 @@ def main() -> None:
     parser.add_argument("--autogluon", type=Path, metavar="DIR", help=f"environment with {AUTOGLUON}; made if missing")
     parser.add_argument("--inside", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    given_sizes = {"members": given.members, "samples": given.samples}
-    changes = {name: value for name, value in given_sizes.items() if value is not None}
+    changes = {name: value for name in ("members", "samples") if (value := getattr(given, name))}
     sizes = {part: replace(SIZES[part], **changes) for part in given.parts}
     if given.inside:
         step, folder = given.inside
         told = INSIDE[step](sizes[given.parts[0]], Path(folder), given.pool)
         print(json.dumps({"numpy": np.__version__, **told}))
         return
-    python = environment(given.autogluon) if given.autogluon else Path(sys.executable)
+    python = environment(given.autogluon.resolve()) if given.autogluon else Path(sys.executable)
     parts = {part: outside(part, size, given.pool, python) for part, size in sizes.items()}
     print(json.dumps({"python": sys.version.split()[0], "threads": 1, **parts}, indent=1))
 
@@ -131,7 +144,9 @@ def environment(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", AUTOGLUON], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", AUTOGLUON], cwd=folder, check=True, stdout=sys.stderr
+        )
     return python
 
 
@@ -172,39 +187,37 @@ def screen(size: Size, _: Path, __: str) -> dict[str, Any]:
     rules = Rules(max_members=SCREEN_STEPS, max_steps=SCREEN_STEPS, tie_band=0.0)
     ours = [timed(lambda: posed_and_walked(matrix, rules)) for _ in range(REPEATS)]
     best, (posing, way) = min(ours, key=lambda run: run[0])
-    reading = min(read_once_a_step(matrix, len(way.picks)) for _ in range(REPEATS))
-    plain_seconds, plain = timed(lambda: plain_loop(matrix, len(way.picks)))
+    steps = len(way.picks)
+    reading = min(timed(lambda: read_once_a_step(matrix, steps))[0] for _ in range(REPEATS))
+    plain_seconds, plain = timed(lambda: plain_loop(matrix, steps))
     return {
-        "steps": len(way.picks),
+        "steps": steps,
         "members_picked": len(set(way.picks)),
-        "seconds": best,
-        "seconds_of_each": [seconds for seconds, _ in ours],
-        "of_which_scoring_each_alone": posing,
+        "seconds": asdict(best),
+        "of_which_scoring_each_alone": asdict(posing),
         "reading": "matrix @ vector, once a step",
-        "reading_seconds": reading,
-        "seconds_over_reading": best / reading,
-        "plain_loop_seconds": plain_seconds,
-        "plain_loop_over_ours": plain_seconds / best,
+        "reading_seconds": asdict(reading),
+        "over_reading": ratios(best, reading),
+        "plain_loop_seconds": asdict(plain_seconds),
+        "plain_loop_over_ours": ratios(plain_seconds, best),
         "same_members_as_plain_loop": list(way.picks) == plain,
         "autogluon": beside_autogluon(made, matrix, list(way.picks), best),
     }
 
 
-def posed_and_walked(matrix: Floats, rules: Rules) -> tuple[float, Way]:
-    """Search, and return the seconds that scoring each candidate alone took, and the way."""
+def posed_and_walked(matrix: Floats, rules: Rules) -> tuple[Seconds, Way]:
+    """Search, and return how long scoring each candidate alone took, and the way."""
     members = len(matrix)
     traits = Traits(families=("any",) * members, resolutions=(1,) * members, costs=(as_cost(0.0),) * members)
     seconds, problem = timed(lambda: pose(matrix[:, None, :], OBJECTIVES["prob"], traits, rules, matrix.shape[1]))
     return seconds, walk(problem)
 
 
-def read_once_a_step(matrix: Floats, steps: int) -> float:
-    """Return the seconds that the cheapest use of every number once a step takes."""
+def read_once_a_step(matrix: Floats, steps: int) -> None:
+    """Use every number once a step, in the way that costs least besides reading it."""
     vector = np.ones(matrix.shape[1], np.float32)
-    began = time.perf_counter()
     for _ in range(steps):
         matrix @ vector
-    return time.perf_counter() - began
 
 
 def plain_loop(matrix: Floats, steps: int) -> list[int]:
@@ -217,7 +230,7 @@ def plain_loop(matrix: Floats, steps: int) -> list[int]:
     return picks
 
 
-def beside_autogluon(made: Cohort, matrix: Floats, picks: list[int], seconds: float) -> dict[str, Any]:
+def beside_autogluon(made: Cohort, matrix: Floats, picks: list[int], ours: Seconds) -> dict[str, Any]:
     """Return AutoGluon's times, what they are of ours, and whether it picks the same members."""
     if importlib.util.find_spec("autogluon") is None:
         return {"missing": HINT}
@@ -231,17 +244,17 @@ def beside_autogluon(made: Cohort, matrix: Floats, picks: list[int], seconds: fl
     unrounded = autogluon_picks("binary", micro, matrix, anything, len(picks))
     full = [probabilities(made, member) for member in range(min(FULL_CANDIDATES, len(matrix)))]
     full_seconds, _ = timed(lambda: autogluon_picks("multiclass", metrics.log_loss, full, made.labels, FULL_STEPS))
-    scaled = full_seconds * len(matrix) * len(picks) / (len(full) * FULL_STEPS)
+    times = len(matrix) * len(picks) / (len(full) * FULL_STEPS)
+    scaled = Seconds(full_seconds.wall * times, full_seconds.cpu * times)
     return {
-        "version": importlib.metadata.version("autogluon.core"),
-        "true_class_seconds": loop_seconds,
-        "true_class_over_ours": loop_seconds / seconds,
+        "version": importlib.metadata.version(AUTOGLUON.partition("==")[0]),
+        "true_class_seconds": asdict(loop_seconds),
+        "true_class_over_ours": ratios(loop_seconds, ours),
         "same_members": found == picks,
-        "same_members_for_so_many_steps": same_until(found, picks),
         "same_members_without_its_rounding": unrounded == picks,
         "all_classes_timed": f"{len(full)} candidates, {FULL_STEPS} steps, multiplied",
-        "all_classes_seconds": scaled,
-        "all_classes_over_ours": scaled / seconds,
+        "all_classes_seconds": asdict(scaled),
+        "all_classes_over_ours": ratios(scaled, ours),
     }
 
 
@@ -266,40 +279,27 @@ def micro_loss(labels: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> floa
     return MICRO * true_class_loss(labels, truth)
 
 
-def same_until(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many picks are the same from the start."""
-    return next((step for step, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1]), len(first))
-
-
 def log(size: Size, folder: Path, _: str) -> dict[str, Any]:
-    """Time the search in the log pool on calibrated logits, and what comes before it."""
+    """Time the search in the log pool, and what comes before it: temperatures, encodings, each member alone."""
     logits, labels = np.load(folder / "logits.npy", mmap_mode="r"), np.load(folder / "labels.npy")
+    candidates = Candidates(
+        logits=logits, kept=tuple(range(size.members)), rows=None, labels=labels, groups=np.arange(size.samples),
+        traits=traits(size), rules=Rules(max_steps=LOG_STEPS), screen=None,
+    )  # fmt: skip
     with Memory() as memory:
-        fitting, temperatures = timed(lambda: [fit_temperature(block, labels) for block in logits])
-        encoding, encodings = timed(lambda: encoded(logits, labels, temperatures))
-        rules = Rules(max_steps=LOG_STEPS)
-        posing, problem = timed(lambda: pose(encodings, OBJECTIVES["log"], traits(size), rules, size.samples))
-        walking, way = timed(lambda: walk(problem))
+        preparing, found = timed(lambda: calibrate(candidates, ("log",)))
+        walking, way = timed(lambda: walk(found[1]["log"]))
+    fitting = timed(lambda: [candidates.temperature(member) for member in candidates.kept])[0]
     return {
         "steps": len(way.picks),
         "members_picked": len(set(way.picks)),
-        "seconds": encoding + posing + walking,
-        "of_which_encoding": encoding,
-        "of_which_scoring_each_alone": posing,
-        "of_which_searching": walking,
-        "temperatures_seconds": fitting,
+        "seconds": asdict(preparing + walking),
+        "of_which_preparing": asdict(preparing),
+        "of_which_searching": asdict(walking),
+        "temperatures_alone": asdict(fitting),
         "logits_mb": logits.nbytes / 1e6,
         **memory.told(),
     }
-
-
-def encoded(logits: Floats, labels: npt.NDArray[np.int64], temperatures: Sequence[float]) -> Floats:
-    """Return calibrated logits as the log pool's search reads them, (members, classes + 1, samples)."""
-    members, samples, classes = logits.shape
-    encodings = np.empty((members, classes + 1, samples), np.float32)
-    for place, (block, temperature) in enumerate(zip(logits, temperatures, strict=True)):
-        encodings[place] = OBJECTIVES["log"].encode(floored(log_probs(block, temperature)), labels)
-    return encodings
 
 
 def whole(size: Size, folder: Path, pool: Any) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def whole(size: Size, folder: Path, pool: Any) -> dict[str, Any]:
         )
     return {
         "pool": pool,
-        "seconds": seconds,
+        "seconds": asdict(seconds),
         "members_chosen": len(ensemble.members),
         "reason": ensemble.report["reason"],
         "logits_mb": logits.nbytes / 1e6,
@@ -341,11 +341,16 @@ def probabilities(made: Cohort, member: int) -> Floats:
     return np.exp(log_probs(made.logits(member))).astype(np.float32)
 
 
-def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Return the wall seconds that some work takes, and its result."""
-    began = time.perf_counter()
+def timed(work: Callable[[], Result]) -> tuple[Seconds, Result]:
+    """Return how long some work takes, and its result."""
+    wall, cpu = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - began, result
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu), result
+
+
+def ratios(longer: Seconds, shorter: Seconds) -> dict[str, float]:
+    """Return how many times as long something takes, by either clock."""
+    return {"wall": longer.wall / shorter.wall, "cpu": longer.cpu / shorter.cpu}
 
 
 class Memory:
@@ -378,12 +383,7 @@ class Memory:
             self._private_kb = max(self._private_kb, private)
 
 
-INSIDE: dict[str, Callable[[Size, Path, str], dict[str, Any]]] = {
-    "write": write,
-    "screen": screen,
-    "log": log,
-    "whole": whole,
-}
+INSIDE = {step.__name__: step for step in (write, screen, log, whole)}
 
 if __name__ == "__main__":
     main()

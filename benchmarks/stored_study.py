@@ -3,7 +3,8 @@
     python -m benchmarks.stored_study FOLDER > stored_study.json
 
 Writes a study of made-up trials to FOLDER if there is none, then runs the command on it as a person would, one thread,
-and deletes the answer before each repetition. Any other study at FOLDER is refused. JSON goes to stdout.
+and deletes the answer before each repetition. Any other study at FOLDER is refused. Seconds are wall; those of the CPU
+beside them show what other work on the machine added. JSON goes to stdout.
 """
 
 import argparse
@@ -13,13 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.selector import ROOT, THREADS, Cohort, cohort
+from benchmarks.selector import ROOT, THREADS, Cohort, Seconds, cohort
 from spine_ray.data.samples import Samples
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
@@ -71,20 +72,17 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--rows", type=int, default=DEV_ROWS, help=f"dev rows; default: {DEV_ROWS}")
     given = parser.parse_args()
-    paths, writing = StudyPaths(given.study.resolve()), None
+    paths, written = StudyPaths(given.study.resolve()), {}
     if not paths.record.exists():
         began = time.perf_counter()
         write_study(paths, given.trials, given.rows)
-        writing = time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        written = {"trials": given.trials, "dev_rows": given.rows, "classes": len(CLASSES), "seconds": seconds}
     elif read_record(paths.root).data != DATA:
         parser.error(f"{given.study} holds a study that is not of this benchmark")
     runs = [timed_edits(paths) for _ in range(REPEATS)]
-    record = {"trials": given.trials, "dev_rows": given.rows, "classes": len(CLASSES), "writing_seconds": writing}
-    best = {
-        "select_seconds": min(run["select_seconds"] for run in runs),
-        "drop_seconds": min(run["drop_seconds"] for run in runs),
-    }
-    print(json.dumps({**record, **best, "runs": runs}, indent=1))
+    best = {words: min((run[words] for run in runs), key=lambda run: run["wall"]) for words in ("select", "drop")}
+    print(json.dumps({"written": written, "best_seconds": best, "runs": runs}, indent=1))
 
 
 def timed_edits(paths: StudyPaths) -> dict[str, Any]:
@@ -93,16 +91,18 @@ def timed_edits(paths: StudyPaths) -> dict[str, Any]:
     choosing = seconds_of([str(paths.root)])
     members = [member["trial_id"] for member in read_json(paths.ensemble)["members"]]
     dropping = seconds_of([str(paths.root), "--drop", members[0]])
-    return {"members": members, "select_seconds": choosing, "drop_seconds": dropping}
+    return {"select": asdict(choosing), "drop": asdict(dropping), "members": members}
 
 
-def seconds_of(words: Sequence[str]) -> float:
-    """Return the wall seconds of one run of the command, start of Python included."""
+def seconds_of(words: Sequence[str]) -> Seconds:
+    """Return how long one run of the command takes, start of Python included."""
     variables = os.environ | dict.fromkeys(THREADS, "1")
-    began = time.perf_counter()
     command = [sys.executable, "-m", "spine_ray.select", *words]
+    began, before = time.perf_counter(), os.times()
     subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - began
+    wall, after = time.perf_counter() - began, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Seconds(wall, cpu)
 
 
 def write_study(paths: StudyPaths, trials: int, dev_rows: int) -> None:

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 MIN_TEMPERATURE = 0.05
 MAX_TEMPERATURE = 20.0
 _MAX_STEPS = 60
+_FEW = 4096
+"""Rows that are enough to begin near the minimum."""
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, start: float = 1.0) -> float:
@@ -27,7 +29,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, start: float = 1.0)
     Raises:
         ValueError: If the shapes do not fit or there are no rows.
     """
-    columns, truth = _shifted_columns(logits, labels)
+    rows = np.asarray(logits)
+    if rows.ndim == 2 and len(rows) >= 2 * _FEW:  # a part of the rows says where to begin
+        stride = len(rows) // _FEW
+        start = fit_temperature(rows[::stride], np.asarray(labels)[::stride], start=start)
+    columns, truth = _shifted_columns(rows, labels)
     sharpness = _minimise(columns, truth, 1.0 / min(max(start, MIN_TEMPERATURE), MAX_TEMPERATURE))
     if _value(columns, truth, sharpness) < _value(columns, truth, 1.0):
         return min(max(1.0 / sharpness, MIN_TEMPERATURE), MAX_TEMPERATURE)

@@ -52,6 +52,16 @@ class Candidates:
         """Return a candidate's calibrated, floored log-probabilities, (samples, classes)."""
         return floored(log_probs(self.block(member), temperature))
 
+    def lines(self, member: int, temperature: float) -> NDArray[np.float32]:
+        """Return a candidate's calibrated, floored log-probabilities, (classes, samples), to be searched."""
+        # Few classes: reductions run along the rows.
+        lines = np.ascontiguousarray(self.block(member).T, np.float32) / np.float32(temperature)
+        lines -= lines.max(axis=0)
+        lines -= np.log(np.exp(lines).sum(axis=0))
+        np.maximum(lines, np.float32(np.log(FLOOR)), out=lines)
+        lines -= np.log(np.exp(lines).sum(axis=0))
+        return lines
+
     def stacked(self, members: Sequence[int], temperatures: Sequence[float]) -> NDArray[np.float64]:
         """Return some candidates' calibrated, floored log-probabilities, (members, samples, classes)."""
         return np.stack([self.log_probs(*pair) for pair in zip(members, temperatures, strict=True)])

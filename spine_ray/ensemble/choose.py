@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.candidates import Candidates
 from spine_ray.ensemble.greedy import Problem, pose
-from spine_ray.ensemble.metrics import row_losses
-from spine_ray.ensemble.objective import OBJECTIVES
+from spine_ray.ensemble.objective import OBJECTIVES, mean_loss
 from spine_ray.ensemble.polish import Selection, search
 from spine_ray.ensemble.pool import PoolName, pooled
 from spine_ray.ensemble.shortlist import shortlist
@@ -72,18 +71,18 @@ def calibrate(candidates: Candidates, pools: Iterable[PoolName]) -> tuple[Calibr
     temperatures = {member: candidates.temperature(member) for member in short}
     shapes = {pool: _shape(pool, candidates) for pool in pools}
     encodings = {pool: np.empty((len(short), *shape), np.float32) for pool, shape in shapes.items()}
-    losses = {}
+    losses, every = {}, np.arange(len(candidates.labels))
     for place, member in enumerate(short):
-        values = candidates.log_probs(member, temperatures[member])
-        losses[member] = float(row_losses(values, candidates.labels).mean())
-        for pool, lines in encodings.items():
-            lines[place] = OBJECTIVES[pool].encode(values, candidates.labels)
+        lines = candidates.lines(member, temperatures[member])
+        losses[member] = mean_loss(-lines[candidates.labels, every])
+        for pool, encoded in encodings.items():
+            encoded[place] = OBJECTIVES[pool].encode(lines.T, candidates.labels)
     found = Calibrated(
         short=tuple(short), temperatures=temperatures, losses=losses, single=_best_single(candidates, losses)
     )
     rules = replace(candidates.rules, pinned=tuple(short.index(pin) for pin in candidates.rules.pinned))
     traits, groups = candidates.traits.taken(short), candidates.num_groups
-    return found, {pool: pose(lines, OBJECTIVES[pool], traits, rules, groups) for pool, lines in encodings.items()}
+    return found, {pool: pose(encoded, OBJECTIVES[pool], traits, rules, groups) for pool, encoded in encodings.items()}
 
 
 def choose(candidates: Candidates, calibrated: Calibrated, pool: PoolName, problem: Problem) -> Chosen:
@@ -121,6 +120,6 @@ def _best_single(candidates: Candidates, losses: dict[int, float]) -> int:
 
     def rank(member: int) -> tuple[float, ...]:
         alone = costs[member].alone
-        return (round(losses[member] + price * alone.ms, 12), alone.macs, alone.ms, member)
+        return (round(losses[member] + price * alone.ms, 7), alone.macs, alone.ms, member)
 
     return min(losses, key=rank)

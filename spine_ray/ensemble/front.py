@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spine_ray.ensemble.greedy import TIE, Problem, Rules, walk
+from spine_ray.ensemble.objective import mean_loss
 from spine_ray.ensemble.polish import mean_encoding, objective_of, polish
 from spine_ray.ensemble.price import Amount
 
@@ -87,13 +88,13 @@ def _ways(problem: Problem) -> list[Rules]:
 def _with_the_dearest_dropped(problem: Problem, counts: dict[int, int]) -> dict[int, int] | None:
     """Leave out the member that brings least for its cost; None where no member can go."""
     cost = problem.prices.total(counts).ms
-    now = float(problem.objective.row_losses(mean_encoding(problem, counts)).mean())
+    now = mean_loss(problem.objective.row_losses(mean_encoding(problem, counts)))
     best, found = math.inf, None
     for member in counts:
         rest = {other: count for other, count in counts.items() if other != member}
         if not rest or member in problem.rules.pinned:
             continue
-        loss = float(problem.objective.row_losses(mean_encoding(problem, rest)).mean())
+        loss = mean_loss(problem.objective.row_losses(mean_encoding(problem, rest)))
         saved = max(cost - problem.prices.total(rest).ms, TIE)
         if (loss - now) / saved < best:
             best, found = (loss - now) / saved, rest

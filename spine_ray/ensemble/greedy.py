@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spine_ray.ensemble.objective import Objective, gap
+from spine_ray.ensemble.objective import Encoding, Objective, gap, mean_loss
 from spine_ray.ensemble.price import Cost, PriceList
 
-TIE = 1e-12
-"""Losses closer than this are equal, nats."""
+TIE = 1e-7
+"""Losses closer than this are equal, nats: no sum of float32 numbers tells them apart, and nobody needs it to."""
 SLACK = 5e-6
 """What rounding in float32 can take from a bound, nats: far more than it does, far less than matters."""
 CLOSE = 1e-6
@@ -92,7 +92,7 @@ class Problem:
 
 def pose(encodings: NDArray[np.float32], objective: Objective, traits: Traits, rules: Rules, groups: int) -> Problem:
     """Return the problem with every candidate priced and scored alone; arguments as the problem's own."""
-    losses = np.array([objective.row_losses(encoding).mean() for encoding in encodings])
+    losses = np.array([mean_loss(objective.row_losses(encoding)) for encoding in encodings])
     return Problem(
         encodings=encodings, objective=objective, traits=traits, rules=rules, groups=groups,
         prices=PriceList(traits.costs), losses=losses,
@@ -122,8 +122,8 @@ def walk(problem: Problem) -> Way:
     candidate in. The way ends early only where no weights could gain anything.
     """
     picks = list(problem.rules.pinned)
-    total = problem.encodings[picks].sum(axis=0, dtype=np.float64)
-    trajectory = [_value(problem, total / len(picks), picks)] if picks else []
+    total = problem.encodings[picks].sum(axis=0)
+    trajectory = [_value(problem, total / np.float32(len(picks)), picks)] if picks else []
     while len(picks) < max(problem.rules.max_steps, 1):
         found = _next_pick(problem, total, picks) if picks else _first_pick(problem)
         if found is None:
@@ -134,16 +134,15 @@ def walk(problem: Problem) -> Way:
     return Way(tuple(picks), tuple(trajectory))
 
 
-def slopes(problem: Problem, mean: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+def slopes(problem: Problem, mean: Encoding) -> tuple[NDArray[np.float64], float]:
     """Return the derivative of the loss along each candidate, (members,), and along the pool itself."""
     direction = problem.objective.direction(mean).ravel()
     flat = problem.encodings.reshape(len(problem.encodings), -1)
-    along = (flat @ direction.astype(np.float32)).astype(np.float64)
-    return along, float(mean.ravel() @ direction)
+    return (flat @ direction).astype(np.float64), float(mean.ravel() @ direction)
 
 
-def _value(problem: Problem, mean: NDArray[np.float64], members: Iterable[int]) -> float:
-    return float(problem.objective.row_losses(mean).mean()) + problem.charge(members)
+def _value(problem: Problem, mean: Encoding, members: Iterable[int]) -> float:
+    return mean_loss(problem.objective.row_losses(mean)) + problem.charge(members)
 
 
 def _first_pick(problem: Problem) -> tuple[int, float]:
@@ -159,12 +158,13 @@ def _first_pick(problem: Problem) -> tuple[int, float]:
 class _Option:
     index: int
     value: float
-    rows: NDArray[np.float64]
+    loss: float
+    rows: NDArray[np.float32]
 
 
-def _next_pick(problem: Problem, total: NDArray[np.float64], picks: list[int]) -> tuple[int, float] | None:
+def _next_pick(problem: Problem, total: Encoding, picks: list[int]) -> tuple[int, float] | None:
     """Return the next candidate and the objective with it; None where nothing could gain."""
-    size, mean = len(picks), total / len(picks)
+    size, mean = len(picks), total / np.float32(len(picks))
     ms, macs = problem.prices.rises(picks)
     is_allowed = _allowed(problem, picks, ms)
     along, own = slopes(problem, mean)
@@ -172,14 +172,15 @@ def _next_pick(problem: Problem, total: NDArray[np.float64], picks: list[int]) -
         return None
     now = problem.objective.row_losses(mean)
     charges = problem.charge(picks) + problem.rules.price * ms
-    bounds = np.where(is_allowed, now.mean() + (along - own) / (size + 1) + charges, np.inf)
+    bounds = np.where(is_allowed, mean_loss(now) + (along - own) / (size + 1) + charges, np.inf)
     options: list[_Option] = []
     best, reach = math.inf, 0.0
     for index in np.argsort(bounds, kind="stable"):
         if bounds[index] - SLACK > best + reach or not is_allowed[index]:
             break
-        rows = problem.objective.row_losses((total + problem.encodings[index]) / (size + 1))
-        option = _Option(int(index), float(rows.mean() + charges[index]), rows)
+        rows = problem.objective.row_losses((total + problem.encodings[index]) / np.float32(size + 1))
+        loss = mean_loss(rows)
+        option = _Option(int(index), loss + float(charges[index]), loss, rows)
         options.append(option)
         if option.value < best:
             best, reach = option.value, _reach(problem, option, now)
@@ -203,7 +204,7 @@ def _allowed(problem: Problem, picks: Sequence[int], ms: NDArray[np.float64]) ->
     return is_allowed
 
 
-def _reach(problem: Problem, best: _Option, now: NDArray[np.float64]) -> float:
+def _reach(problem: Problem, best: _Option, now: NDArray[np.float32]) -> float:
     """Return how far above the best a bound may lie and still be looked at for a tie.
 
     Twice the band of the step itself: a candidate with a band still wider would be equal only for being noisy.
@@ -226,11 +227,10 @@ def _break_tie(problem: Problem, options: list[_Option], picks: list[int], rises
     def rank(option: _Option) -> tuple[float, ...]:
         index = option.index
         if index in picks:
-            return (0.0, round(option.value, 12), index)
-        loss = float(option.rows.mean())
-        disagreement = (members_loss + float(problem.losses[index])) / (len(picks) + 1) - loss
+            return (0.0, round(option.value, 7), index)
+        disagreement = (members_loss + float(problem.losses[index])) / (len(picks) + 1) - option.loss
         is_known = (traits.families[index] in families, traits.resolutions[index] in resolutions)
-        return (1.0, *rises[index], *map(float, is_known), -round(disagreement, 12), index)
+        return (1.0, *rises[index], *map(float, is_known), -round(disagreement, 7), index)
 
     return min(equal, key=rank)
 

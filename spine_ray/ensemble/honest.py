@@ -23,6 +23,14 @@ class CrossFit:
     """The best single model chosen for each fold."""
 
 
+def deal_again(groups: NDArray[np.int64], folds: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return as many folds as there are, with the groups dealt to them at random, (samples,)."""
+    names, codes = np.unique(groups, return_inverse=True)
+    parts = min(len(np.unique(folds)), len(names))
+    places = np.random.default_rng(seed).permutation(len(names)) % parts
+    return np.asarray(places[codes], np.int64)
+
+
 def cross_fit(candidates: Candidates, folds: NDArray[np.int64], pools: Sequence[PoolName]) -> CrossFit:
     """Choose on all folds but one, predict that one; for the ensemble in each pool and for the single best.
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spine_ray.ensemble.greedy import SLACK, TIE, Problem, slopes, walk
+from spine_ray.ensemble.objective import Encoding, mean_loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,17 +41,18 @@ def polish(problem: Problem, counts: dict[int, int]) -> dict[int, int]:
     return counts
 
 
-def mean_encoding(problem: Problem, counts: dict[int, int]) -> NDArray[np.float64]:
+def mean_encoding(problem: Problem, counts: dict[int, int]) -> Encoding:
     """Return the encoding of the pool in which each member has so many picks."""
-    total = np.zeros(problem.encodings.shape[1:])
+    total = np.zeros(problem.encodings.shape[1:], np.float32)
+    size = sum(counts.values())
     for member, count in counts.items():
-        total += count * problem.encodings[member].astype(np.float64)
-    return total / sum(counts.values())
+        total += np.float32(count / size) * problem.encodings[member]
+    return total
 
 
 def objective_of(problem: Problem, counts: dict[int, int]) -> float:
     """Return log-loss plus price of the set's cost, nats."""
-    return float(problem.objective.row_losses(mean_encoding(problem, counts)).mean()) + problem.charge(counts)
+    return mean_loss(problem.objective.row_losses(mean_encoding(problem, counts))) + problem.charge(counts)
 
 
 def _dropped(problem: Problem, counts: dict[int, int]) -> dict[int, int] | None:
@@ -71,7 +72,7 @@ def _swapped(problem: Problem, counts: dict[int, int]) -> dict[int, int] | None:
     """Give one member's weight to the candidate outside that lowers the objective most, if any does."""
     mean = mean_encoding(problem, counts)
     size = sum(counts.values())
-    now = float(problem.objective.row_losses(mean).mean())
+    now = mean_loss(problem.objective.row_losses(mean))
     along, _ = slopes(problem, mean)
     trials: list[tuple[float, int, dict[int, int]]] = []
     for member in counts:

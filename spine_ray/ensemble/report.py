@@ -14,12 +14,20 @@ from spine_ray.ensemble.contributions import Parts, take_apart
 from spine_ray.ensemble.front import Point, front
 from spine_ray.ensemble.greedy import slopes
 from spine_ray.ensemble.honest import CrossFit
-from spine_ray.ensemble.metrics import bootstrap_interval, expected_calibration_error, row_losses, scores_of
+from spine_ray.ensemble.metrics import (
+    bootstrap_interval,
+    expected_calibration_error,
+    group_sums,
+    row_losses,
+    scores_of,
+)
 from spine_ray.ensemble.objective import gap
 from spine_ray.ensemble.polish import mean_encoding
 from spine_ray.ensemble.pool import PoolName
 from spine_ray.ensemble.price import Amount, PriceList
 
+_NORMAL_975 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution."""
 NOTE = (
     "intervals cover rows, not seeds; OOF levels are somewhat optimistic, because the trials themselves were "
     "chosen on these rows"
@@ -43,6 +51,34 @@ class Gain:
         return f"{self.mean:.4f} nats (95 % interval {self.low:.4f} to {self.high:.4f} over rows)"
 
 
+def honest_gain(apart: Sequence[NDArray[np.float64]], groups: NDArray[np.int64]) -> Gain:
+    """Return the gain that several cross-fits measured, with an interval that also covers the luck of the folds.
+
+    Its variance is that of a mean over groups of rows, plus that between the cross-fits, whose selections differ. Rows
+    alone cover the true gain in 79 to 89 of 100 cases; this covers it in 92 to 93 with three cross-fits (docs/log.md).
+
+    Args:
+        apart: (samples,) each, log-loss of the single best minus the ensemble's, of each cross-fit.
+        groups: (samples,).
+    """
+    means = np.array([rows.mean() for rows in apart])
+    of_rows = float(np.mean([_error_squared(rows, groups) for rows in apart]))
+    between = float(means.var(ddof=1)) if len(means) > 1 else 0.0
+    reach = _NORMAL_975 * math.sqrt(of_rows + between)
+    mean = float(means.mean())
+    return Gain(mean=mean, low=mean - reach, high=mean + reach)
+
+
+def _error_squared(rows: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """Return the squared standard error of a mean of rows that come in groups."""
+    sums, sizes = group_sums(rows[None, :], groups)
+    count = len(sizes)
+    if count < 2:
+        raise ValueError(f"an interval needs at least 2 groups of rows, not {count}")
+    apart = sums[0] - sizes * rows.mean()
+    return float((apart**2).sum() / len(rows) ** 2 * count / (count - 1))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """All that is known when the answer is given; members are candidates."""
@@ -52,7 +88,8 @@ class Evidence:
     chosen: Chosen
     apparent: Gain
     honest: Gain | None
-    cross_fit: CrossFit | None
+    cross_fits: tuple[CrossFit, ...]
+    """The first along the training folds; none without folds."""
     pool_losses: dict[PoolName, float]
     """Cross-fitted log-loss of the ensemble in each pool tried, nats; empty without folds."""
 
@@ -138,9 +175,9 @@ def _calibration(evidence: Evidence, answer: Model) -> dict[str, float]:
 
 def _cross_fit_scores(evidence: Evidence, mistakes: NDArray[np.float64]) -> dict[str, dict[str, float]] | None:
     """Return what the whole procedure scores on rows it did not see, for the ensemble and for the single best."""
-    found, labels = evidence.cross_fit, evidence.candidates.labels
-    if found is None:
+    if not evidence.cross_fits:
         return None
+    found, labels = evidence.cross_fits[0], evidence.candidates.labels
     return {
         "ensemble": scores_of(found.ensemble[evidence.chosen.model.pool], labels, mistakes),
         "best_single": scores_of(found.single, labels, mistakes),
@@ -174,10 +211,11 @@ def _members(evidence: Evidence, answer: Model, parts: Parts, costs: Sequence[Am
 
 
 def _frequency(evidence: Evidence, member: int) -> float | None:
-    """Return in which share of the folds the selection on the other folds chose a member."""
-    if evidence.cross_fit is None:
+    """Return in which share of the cross-fits' selections a member was chosen."""
+    if not evidence.cross_fits:
         return None
-    picks = evidence.cross_fit.picks[evidence.chosen.model.pool]
+    pool = evidence.chosen.model.pool
+    picks = [chosen for found in evidence.cross_fits for chosen in found.picks[pool]]
     return math.fsum(member in chosen for chosen in picks) / len(picks)
 
 

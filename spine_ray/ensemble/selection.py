@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spine_ray.ensemble.calibrate import log_probs
+from spine_ray.ensemble.candidates import Candidates
 from spine_ray.ensemble.choose import Model, calibrate, choose
 from spine_ray.ensemble.greedy import Rules
-from spine_ray.ensemble.honest import cross_fit
+from spine_ray.ensemble.honest import CrossFit, cross_fit, deal_again
 from spine_ray.ensemble.inputs import Inputs, Rows, check_inputs, checked_costs, checked_traits, pools_of
 from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ensemble.pool import PoolName, floored, pooled
 from spine_ray.ensemble.price import Cost, PriceList
-from spine_ray.ensemble.report import Evidence, certificate_of, gain_of, report_of
+from spine_ray.ensemble.report import Evidence, certificate_of, gain_of, honest_gain, report_of
+
+_CROSS_FITS = 3
+"""One along the training folds, the others with the rows dealt again: one alone hides the luck of the folds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,27 +136,44 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
 def _evidence(inputs: Inputs, pools: tuple[PoolName, ...], seed: int) -> Evidence:
     """Choose the pool by cross-fit, then the members on all rows, and measure the gain in both ways."""
     candidates = inputs.candidates
-    again = None
-    if inputs.folds is not None and len(candidates.kept) > 1:
-        again = cross_fit(candidates, inputs.folds, pools)
-    losses = (
-        {name: float(row_losses(each, candidates.labels).mean()) for name, each in again.ensemble.items()}
-        if again
-        else {}
-    )
-    pool = min(pools, key=lambda name: losses.get(name, 0.0))  # the first, log, where nothing is measured
+    fits = _cross_fits(candidates, inputs.folds, pools, seed)
+    losses = {name: _loss(values, candidates) for name, values in fits[0].ensemble.items()} if fits else {}
+    pool = _lowest(pools, losses)
     calibrated, problems = calibrate(candidates, (pool,))
     chosen = choose(candidates, calibrated, pool, problems[pool])
     single = calibrated.alone(calibrated.single).apply(candidates)
+    labels = candidates.labels
+    apart = [row_losses(each.single, labels) - row_losses(each.ensemble[pool], labels) for each in fits]
     return Evidence(
         candidates=candidates,
         calibrated=calibrated,
         chosen=chosen,
         apparent=gain_of(single, chosen.model.apply(candidates), candidates, seed),
-        honest=gain_of(again.single, again.ensemble[pool], candidates, seed) if again else None,
-        cross_fit=again,
+        honest=honest_gain(apart, candidates.groups) if fits else None,
+        cross_fits=fits,
         pool_losses=losses,
     )
+
+
+def _cross_fits(
+    candidates: Candidates, folds: NDArray[np.int64] | None, pools: tuple[PoolName, ...], seed: int
+) -> tuple[CrossFit, ...]:
+    """Cross-fit along the training folds in every pool, then with the rows dealt again in the better one."""
+    if folds is None or len(candidates.kept) == 1:
+        return ()
+    first = cross_fit(candidates, folds, pools)
+    pool = _lowest(pools, {name: _loss(values, candidates) for name, values in first.ensemble.items()})
+    dealt = [deal_again(candidates.groups, folds, seed + time) for time in range(1, _CROSS_FITS)]
+    return (first, *(cross_fit(candidates, each, (pool,)) for each in dealt))
+
+
+def _lowest(pools: tuple[PoolName, ...], losses: dict[PoolName, float]) -> PoolName:
+    """Return the pool with the lower loss; the first, log, where nothing is measured."""
+    return min(pools, key=lambda name: losses.get(name, 0.0))
+
+
+def _loss(values: NDArray[np.float64], candidates: Candidates) -> float:
+    return float(row_losses(values, candidates.labels).mean())
 
 
 def _verdict(evidence: Evidence) -> tuple[bool, str]:
