@@ -58,6 +58,8 @@ class Calibrated:
 class Chosen:
     """A selection in one pool."""
 
+    pool: PoolName
+    """The model's own is of no account where it is one candidate alone."""
     model: Model
     problem: Problem
     """What was searched; its candidates are those of the short list."""
@@ -90,7 +92,10 @@ def choose(candidates: Candidates, calibrated: Calibrated, pool: PoolName, probl
     selection = search(problem)
     members = tuple(calibrated.short[place] for place in selection.members)
     return Chosen(
-        model=model_of(candidates, calibrated, members, selection.weights, pool), problem=problem, selection=selection
+        pool=pool,
+        model=model_of(candidates, calibrated, members, selection.weights, pool),
+        problem=problem,
+        selection=selection,
     )
 
 

@@ -179,7 +179,7 @@ def _cross_fit_scores(evidence: Evidence, mistakes: NDArray[np.float64]) -> dict
         return None
     found, labels = evidence.cross_fits[0], evidence.candidates.labels
     return {
-        "ensemble": scores_of(found.ensemble[evidence.chosen.model.pool], labels, mistakes),
+        "ensemble": scores_of(found.ensemble[evidence.chosen.pool], labels, mistakes),
         "best_single": scores_of(found.single, labels, mistakes),
     }
 
@@ -214,7 +214,7 @@ def _frequency(evidence: Evidence, member: int) -> float | None:
     """Return in which share of the cross-fits' selections a member was chosen."""
     if not evidence.cross_fits:
         return None
-    pool = evidence.chosen.model.pool
+    pool = evidence.chosen.pool
     picks = [chosen for found in evidence.cross_fits for chosen in found.picks[pool]]
     return math.fsum(member in chosen for chosen in picks) / len(picks)
 
@@ -225,7 +225,7 @@ def _front(evidence: Evidence) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = []
     for point in front(evidence.chosen.problem):
         members = [calibrated.short[place] for place in point.members]
-        model = model_of(candidates, calibrated, members, point.weights, evidence.chosen.model.pool)
+        model = model_of(candidates, calibrated, members, point.weights, evidence.chosen.pool)
         loss = float(row_losses(model.apply(candidates), candidates.labels).mean())
         if not points or loss < points[-1]["log_loss"]:
             points.append({**_point(point, calibrated.short, candidates.kept), "log_loss": loss})

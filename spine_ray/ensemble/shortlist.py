@@ -16,9 +16,9 @@ _LEADERS = 16
 def shortlist(candidates: Candidates) -> list[int]:
     """Return at most `SHORT_LIST` candidates in rising order; all of them where they are no more.
 
-    First the pinned, the best by log-loss, the best of each family and what a greedy search in the probability pool
-    picks; then the leaders by log-loss and by accuracy and the best of each (family, resolution); then whoever follows
-    by log-loss.
+    First the pinned, what a greedy search in the probability pool picks (the best by log-loss is its first), and the
+    leaders by log-loss and by accuracy; then the best of each family and of each (family, resolution); then whoever
+    follows by log-loss.
     """
     members, screen = len(candidates.kept), candidates.screen
     if screen is None:
@@ -32,7 +32,7 @@ def shortlist(candidates: Candidates) -> list[int]:
     by_hits = sorted(range(members), key=lambda index: (-hits[index], values[index], index))
     families = _firsts(by_loss, list(traits.families))
     pairs = _firsts(by_loss, list(zip(traits.families, traits.resolutions, strict=True)))
-    wanted = [*pinned, by_loss[0], *families, *greedy, *by_loss[:_LEADERS], *by_hits[:_LEADERS], *pairs, *by_loss]
+    wanted = [*pinned, *greedy, *by_loss[:_LEADERS], *by_hits[:_LEADERS], *families, *pairs, *by_loss]
     return sorted(list(dict.fromkeys(wanted))[: max(SHORT_LIST, len(pinned))])
 
 
