@@ -1,22 +1,25 @@
 """`python -m spine_ray.select`: choose or edit the ensemble of a study from its stored OOF logits, in seconds."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from spine_ray.climb.choice import Limits, read_choice
-from spine_ray.climb.members import ensemble_board
-from spine_ray.climb.pick import Edits, open_stored, pick
 from spine_ray.show.arguments import Parser
-from spine_ray.show.live import make_console
-from spine_ray.show.terminal import print_ensemble
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Choose, print, return 0; or 2 for bad input."""
     given = _parser().parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: its threads cost more here than they bring
+    from rich.console import Console
+
+    from spine_ray.climb.choice import Limits, read_choice
+    from spine_ray.climb.members import ensemble_board
+    from spine_ray.climb.pick import Edits, open_stored, pick
+    from spine_ray.show.live import make_console
+    from spine_ray.show.terminal import print_ensemble
+
     console = make_console()
     try:
         study = open_stored(given.study)

@@ -12,7 +12,7 @@ _FEW = 4096
 """Rows that are enough to begin near the minimum."""
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, start: float = 1.0) -> float:
+def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, start: float | None = None) -> float:
     """Fit the temperature that minimises the log-loss of `logits / T`.
 
     In the sharpness `1 / T` the log-loss is convex, so Newton's method inside a bracket finds the one minimum
@@ -21,7 +21,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, start: float = 1.0)
     Args:
         logits: (samples, classes), finite; computed with in float64.
         labels: (samples,), class indices.
-        start: Where to begin.
+        start: Where to begin; None: where a part of many rows says, or at 1.
 
     Returns:
         T within 0.05 to 20; exactly 1.0 where no other temperature has a lower log-loss.
@@ -30,11 +30,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, start: float = 1.0)
         ValueError: If the shapes do not fit or there are no rows.
     """
     rows = np.asarray(logits)
-    if rows.ndim == 2 and len(rows) >= 2 * _FEW:  # a part of the rows says where to begin
+    if start is None and rows.ndim == 2 and len(rows) >= 2 * _FEW:
         stride = len(rows) // _FEW
-        start = fit_temperature(rows[::stride], np.asarray(labels)[::stride], start=start)
+        start = fit_temperature(rows[::stride], np.asarray(labels)[::stride])
     columns, truth = _shifted_columns(rows, labels)
-    sharpness = _minimise(columns, truth, 1.0 / min(max(start, MIN_TEMPERATURE), MAX_TEMPERATURE))
+    sharpness = _minimise(columns, truth, 1.0 / min(max(start or 1.0, MIN_TEMPERATURE), MAX_TEMPERATURE))
     if _value(columns, truth, sharpness) < _value(columns, truth, 1.0):
         return min(max(1.0 / sharpness, MIN_TEMPERATURE), MAX_TEMPERATURE)
     return 1.0

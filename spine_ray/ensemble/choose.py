@@ -1,6 +1,6 @@
 """One whole selection on one set of rows: short list, temperatures, greedy search, final temperature."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,10 +67,18 @@ class Chosen:
     """Its members stand in the short list."""
 
 
-def calibrate(candidates: Candidates, pools: Iterable[PoolName]) -> tuple[Calibrated, dict[PoolName, Problem]]:
-    """Find the short list and its temperatures, and encode it for each pool."""
+def calibrate(
+    candidates: Candidates, pools: Iterable[PoolName], starts: Mapping[int, float] | None = None
+) -> tuple[Calibrated, dict[PoolName, Problem]]:
+    """Find the short list and its temperatures, and encode it for each pool.
+
+    Args:
+        candidates: What there is to choose from.
+        pools: Which pools to encode it for.
+        starts: Temperatures to start from, by candidate; they save time and change nothing.
+    """
     short = shortlist(candidates)
-    temperatures = {member: candidates.temperature(member) for member in short}
+    temperatures = {member: candidates.temperature(member, (starts or {}).get(member)) for member in short}
     shapes = {pool: _shape(pool, candidates) for pool in pools}
     encodings = {pool: np.empty((len(short), *shape), np.float32) for pool, shape in shapes.items()}
     losses, every = {}, np.arange(len(candidates.labels))

@@ -69,7 +69,8 @@ class _Sets:
 def _ways(problem: Problem) -> list[Rules]:
     """Return the rules of each way: no price, some prices in units of what separates the candidates, some budgets."""
     whole = replace(problem.rules, price=0.0)
-    free = replace(whole, max_steps=min(whole.max_steps, _STEPS))
+    # Ties are not broken on the way: who is cheaper among equals is what the prices and the budgets ask.
+    free = replace(whole, max_steps=min(whole.max_steps, _STEPS), tie_band=0.0)
     costs = np.array([cost.alone.ms for cost in problem.traits.costs])
     if costs.max() <= 0.0 or len(costs) < 2:
         return [whole]

@@ -1,6 +1,6 @@
 """What a selection is worth on rows it was not made on: the whole selection, again, along the training folds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +31,12 @@ def deal_again(groups: NDArray[np.int64], folds: NDArray[np.int64], seed: int) -
     return np.asarray(places[codes], np.int64)
 
 
-def cross_fit(candidates: Candidates, folds: NDArray[np.int64], pools: Sequence[PoolName]) -> CrossFit:
+def cross_fit(
+    candidates: Candidates,
+    folds: NDArray[np.int64],
+    pools: Sequence[PoolName],
+    starts: Mapping[int, float] | None = None,
+) -> CrossFit:
     """Choose on all folds but one, predict that one; for the ensemble in each pool and for the single best.
 
     Short list, temperatures, members, weights, final temperature and the single best are all found anew for each
@@ -41,6 +46,7 @@ def cross_fit(candidates: Candidates, folds: NDArray[np.int64], pools: Sequence[
         candidates: Everything there is to choose from.
         folds: (samples,), at least two different values.
         pools: Pools to try.
+        starts: Temperatures to start from, by candidate; they save time and change nothing.
     """
     shape = (len(candidates.labels), candidates.logits.shape[2])
     single = np.zeros(shape)
@@ -50,7 +56,7 @@ def cross_fit(candidates: Candidates, folds: NDArray[np.int64], pools: Sequence[
     for fold in np.unique(folds):
         seen, held_out = candidates.on(np.flatnonzero(folds != fold)), np.flatnonzero(folds == fold)
         unseen = replace(candidates, screen=None).on(held_out)
-        calibrated, problems = calibrate(seen, pools)
+        calibrated, problems = calibrate(seen, pools, starts)
         single[held_out] = calibrated.alone(calibrated.single).apply(unseen)
         singles.append(calibrated.single)
         for pool, problem in problems.items():

@@ -18,6 +18,7 @@ from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ensemble.pool import PoolName, floored, pooled
 from spine_ray.ensemble.price import Cost, PriceList
 from spine_ray.ensemble.report import Evidence, certificate_of, gain_of, honest_gain, report_of
+from spine_ray.ensemble.shortlist import shortlist
 
 _CROSS_FITS = 3
 """One along the training folds, the others with the rows dealt again: one alone hides the luck of the folds."""
@@ -161,10 +162,13 @@ def _cross_fits(
     """Cross-fit along the training folds in every pool, then with the rows dealt again in the better one."""
     if folds is None or len(candidates.kept) == 1:
         return ()
-    first = cross_fit(candidates, folds, pools)
+    starts = {member: candidates.temperature(member) for member in shortlist(candidates)}
+    first = cross_fit(candidates, folds, pools, starts)
     pool = _lowest(pools, {name: _loss(values, candidates) for name, values in first.ensemble.items()})
-    dealt = [deal_again(candidates.groups, folds, seed + time) for time in range(1, _CROSS_FITS)]
-    return (first, *(cross_fit(candidates, each, (pool,)) for each in dealt))
+    # Where the members are given, nothing hangs on how the rows are dealt.
+    times = 1 if len(candidates.rules.pinned) == candidates.rules.max_members else _CROSS_FITS
+    dealt = [deal_again(candidates.groups, folds, seed + time) for time in range(1, times)]
+    return (first, *(cross_fit(candidates, each, (pool,), starts) for each in dealt))
 
 
 def _lowest(pools: tuple[PoolName, ...], losses: dict[PoolName, float]) -> PoolName:
