@@ -77,3 +77,12 @@ def test_log_probs_sum_to_one_when_logits_are_extreme() -> None:
 def test_fit_temperature_refuses_labels_of_other_rows() -> None:
     with pytest.raises(ValueError, match="one label a row"):
         fit_temperature(np.zeros((3, 2)), [0, 1])
+
+
+def test_of_many_numbers_float32_finds_the_temperature_of_float64() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 60, 20_000)
+    logits = (3.0 * np.eye(60)[labels] + 1.3 * rng.normal(size=(20_000, 60))).astype(np.float32)
+    assert fit_temperature(logits, labels) == pytest.approx(
+        fit_temperature(logits.astype(np.float64), labels), rel=1e-6
+    )

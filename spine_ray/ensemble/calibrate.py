@@ -1,13 +1,18 @@
 """Temperature scaling: one number that makes logits say what they are worth."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Columns = NDArray[np.floating[Any]]
+"""(classes, samples)."""
+
 MIN_TEMPERATURE = 0.05
 MAX_TEMPERATURE = 20.0
 _MAX_STEPS = 60
+_MANY = 2**20
 _FEW = 4096
 """Rows that are enough to begin near the minimum."""
 
@@ -48,32 +53,38 @@ def log_probs(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64
     return scaled
 
 
-def _shifted_columns(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], float]:
+def _shifted_columns(logits: ArrayLike, labels: ArrayLike) -> tuple[Columns, float]:
     """Return logits minus their row's largest as (classes, samples), and the mean of the true class's."""
-    rows = np.asarray(logits, dtype=np.float64)
-    index = np.asarray(labels)
+    rows = np.asarray(logits)
+    # Of millions of numbers float32 is exact enough, and is what they came in; means are float64 in any case.
+    kind = np.float32 if rows.dtype == np.float32 and rows.size > _MANY else np.float64
+    rows, index = rows.astype(kind, copy=False), np.asarray(labels)
     if rows.ndim != 2 or index.shape != rows.shape[:1] or not rows.size:
         raise ValueError(f"logits must be (samples, classes) with one label a row, not {rows.shape} with {index.shape}")
     columns = np.ascontiguousarray(rows.T)  # reductions over few classes are several times faster this way round
     columns -= columns.max(axis=0)
-    return columns, float(columns[index, np.arange(len(index))].mean())
+    return columns, _mean(columns[index, np.arange(len(index))])
 
 
-def _value(columns: NDArray[np.float64], truth: float, sharpness: float) -> float:
-    return float(np.log(np.exp(columns * sharpness).sum(axis=0)).mean() - sharpness * truth)
+def _value(columns: Columns, truth: float, sharpness: float) -> float:
+    return _mean(np.log(np.exp(columns * columns.dtype.type(sharpness)).sum(axis=0))) - sharpness * truth
 
 
-def _slope_and_curvature(columns: NDArray[np.float64], truth: float, sharpness: float) -> tuple[float, float]:
-    masses = np.exp(columns * sharpness)
+def _slope_and_curvature(columns: Columns, truth: float, sharpness: float) -> tuple[float, float]:
+    masses = np.exp(columns * columns.dtype.type(sharpness))
     total = masses.sum(axis=0)
     masses *= columns
     first = masses.sum(axis=0) / total
     masses *= columns
     second = masses.sum(axis=0) / total
-    return float(first.mean() - truth), float((second - first * first).mean())
+    return _mean(first) - truth, _mean(second - first * first)
 
 
-def _minimise(columns: NDArray[np.float64], truth: float, sharpness: float) -> float:
+def _mean(values: Columns) -> float:
+    return float(values.mean(dtype=np.float64))
+
+
+def _minimise(columns: Columns, truth: float, sharpness: float) -> float:
     """Newton on the sharpness, kept inside a bracket; an end of the range is tried before it is bisected."""
     low, high = 1.0 / MAX_TEMPERATURE, 1.0 / MIN_TEMPERATURE
     is_tried = {low: False, high: False}
