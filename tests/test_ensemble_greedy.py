@@ -210,3 +210,14 @@ def test_statistical_equals_are_told_apart_by_cost_family_and_resolution(
     found = search(pose(problem.encodings, problem.objective, Traits(**given), rules, problem.groups))
     expected = log_loss(pooled("log", values[[0, second_pick]], [0.5, 0.5]), labels)
     assert found.trajectory[1] == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_pools_own_slope_is_exact_however_many_rows_there_are() -> None:
+    # In the probability pool the loss falls by 1 along the pool itself, whatever the pool.
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.05, 1.0, size=(2, 1, 1_000_000)).astype(np.float32)
+    traits = Traits(families=("a", "b"), resolutions=(64, 64), costs=(as_cost(1.0), as_cost(1.0)))
+    problem = pose(truth, OBJECTIVES["prob"], traits, Rules(), 1_000_000)
+    along, own = slopes(problem, truth.mean(axis=0))
+    assert own == pytest.approx(-1.0, abs=1e-7)
+    assert along.mean() == pytest.approx(-1.0, abs=1e-5)

@@ -18,9 +18,9 @@ from spine_ray.ensemble.price import Cost, PriceList
 
 TIE = 1e-7
 """Losses closer than this are equal, nats: no sum of float32 numbers tells them apart, and nobody needs it to."""
-SLACK = 5e-6
+SLACK = 2e-5
 """What rounding in float32 can take from a bound, nats: far more than it does, far less than matters."""
-CLOSE = 1e-6
+CLOSE = 1e-5
 """Where no weights could gain more than this, nats, no more steps are taken."""
 
 
@@ -136,9 +136,11 @@ def walk(problem: Problem) -> Way:
 
 def slopes(problem: Problem, mean: Encoding) -> tuple[NDArray[np.float64], float]:
     """Return the derivative of the loss along each candidate, (members,), and along the pool itself."""
-    direction = problem.objective.direction(mean).ravel()
+    direction = problem.objective.direction(mean)
     flat = problem.encodings.reshape(len(problem.encodings), -1)
-    return (flat @ direction).astype(np.float64), float(mean.ravel() @ direction)
+    # In the probability pool all terms of the pool's own slope are equal, so a float32 sum would round one way.
+    own = float(np.multiply(mean, direction, dtype=np.float64).sum())
+    return (flat @ direction.ravel()).astype(np.float64), own
 
 
 def _value(problem: Problem, mean: Encoding, members: Iterable[int]) -> float:
