@@ -140,3 +140,9 @@ def test_a_plain_number_is_milliseconds_and_a_cost_is_itself() -> None:
     assert as_cost(2) == as_cost(2.0) == Cost(own=Amount(ms=2.0))
     with pytest.raises(ValueError, match=r"at least 0, not -2.0 ms"):
         as_cost(-2)
+
+
+def test_a_part_that_is_named_twice_is_refused() -> None:
+    part = ("prefix", Amount(ms=3.0))
+    with pytest.raises(ValueError, match="names a shared part twice: prefix"):
+        Cost(own=Amount(ms=1.0), shared=(part, part))

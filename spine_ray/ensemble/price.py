@@ -42,6 +42,12 @@ class Cost:
     shared: tuple[tuple[str, Amount], ...] = ()
     """By name: whoever has a part of this name shares it, such as a frozen prefix at one resolution."""
 
+    def __post_init__(self) -> None:
+        """Refuse a part that is named twice."""
+        names = [name for name, _ in self.shared]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a cost names a shared part twice: {', '.join(sorted(names))}")
+
     @property
     def alone(self) -> Amount:
         """What the model costs when nothing is shared."""
