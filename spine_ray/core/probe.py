@@ -33,7 +33,7 @@ _SECONDS = 0.15
 _FEW = 4
 """Rows of a first look at how slow a model is."""
 _LOOKS = 2
-_CLOSE = 1.5
+_CLOSE = 1.3
 """Another load for a moment makes no step slower by more than this in all of its looks."""
 _CLEARLY = 1.1
 """Less safe arithmetic has to be faster by this factor: what is close stays float32, so that noise decides nothing."""
@@ -64,7 +64,7 @@ def measure_speed(config: TrialConfig, classes: int, setup: Setup) -> Speed:
     """Train and score for about a second and return images/s, the first step of each left out."""
     forget_peak(setup.device)
     network = Network(config, classes, 0, setup)
-    bench = _bench_of(network, config, classes, seconds=0.5)
+    bench = _bench_of(network, config, classes)
     train = _rate(bench.train_steps(_SECONDS), len(bench.rows))
     score = bench.score_images_s(_SECONDS)
     prefix: float | None = None
@@ -110,13 +110,9 @@ def _measured_fastest(config: TrialConfig, classes: int, setup: Setup) -> Arithm
         for arithmetic in close if len(close) > 1 or look == 0 else ():
             network = Network(whole, classes, 0, replace(setup, arithmetic=arithmetic, weights=None))
             # The same rows for all: only equal steps can be compared.
-            bench = (
-                _bench_of(network, whole, classes, seconds=1.0)
-                if rows is None
-                else _Bench(network, whole, classes, rows)
-            )
+            bench = _bench_of(network, whole, classes) if rows is None else _Bench(network, whole, classes, rows)
             rows = len(bench.rows)
-            least[arithmetic] = min(*bench.train_steps(3 * _SECONDS), least.get(arithmetic, math.inf))
+            least[arithmetic] = min(*bench.train_steps(2 * _SECONDS), least.get(arithmetic, math.inf))
     best = looks[0]
     for arithmetic in looks[1:]:
         if least[arithmetic] * _CLEARLY < least[best]:
@@ -138,11 +134,11 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _bench_of(network: Network, config: TrialConfig, classes: int, seconds: float) -> "_Bench":
-    """Return a bench with as many rows as some seconds train: of a slow model a whole batch would say no more."""
+def _bench_of(network: Network, config: TrialConfig, classes: int) -> "_Bench":
+    """Return a bench with as many rows as half a second trains: of a slow model a whole batch would say no more."""
     few = _Bench(network, config, classes, _FEW)
     rate = _FEW / min(few.train_steps(0.0))
-    rows = min(config.recipe.batch_size, max(_FEW, int(rate * seconds)))
+    rows = min(config.recipe.batch_size, max(_FEW, int(rate / 2)))
     return few if rows == _FEW else _Bench(network, config, classes, rows)
 
 

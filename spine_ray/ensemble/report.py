@@ -36,11 +36,13 @@ NOTE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gain:
-    """Log-loss of the single best minus that of the ensemble, nats, with its interval over rows."""
+    """Log-loss of the single best minus that of the ensemble, nats, with its 95 % interval."""
 
     mean: float
     low: float
     high: float
+    over: str
+    """What the interval covers."""
 
     def to_dict(self) -> dict[str, float]:
         """Return it as plain values."""
@@ -48,7 +50,7 @@ class Gain:
 
     def text(self) -> str:
         """Return it as words."""
-        return f"{self.mean:.4f} nats (95 % interval {self.low:.4f} to {self.high:.4f} over rows)"
+        return f"{self.mean:.4f} nats (95 % interval {self.low:.4f} to {self.high:.4f} over {self.over})"
 
 
 def honest_gain(apart: Sequence[NDArray[np.float64]], groups: NDArray[np.int64]) -> Gain:
@@ -66,7 +68,7 @@ def honest_gain(apart: Sequence[NDArray[np.float64]], groups: NDArray[np.int64])
     between = float(means.var(ddof=1)) if len(means) > 1 else 0.0
     reach = _NORMAL_975 * math.sqrt(of_rows + between)
     mean = float(means.mean())
-    return Gain(mean=mean, low=mean - reach, high=mean + reach)
+    return Gain(mean=mean, low=mean - reach, high=mean + reach, over="rows and how they are dealt")
 
 
 def _error_squared(rows: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
@@ -98,7 +100,7 @@ def gain_of(single: NDArray[np.float64], ensemble: NDArray[np.float64], candidat
     """Return what an ensemble gains over a single model, given both's log-probabilities (samples, classes)."""
     apart = row_losses(single, candidates.labels) - row_losses(ensemble, candidates.labels)
     low, high = bootstrap_interval(apart, candidates.groups, seed=seed)
-    return Gain(mean=float(apart.mean()), low=low, high=high)
+    return Gain(mean=float(apart.mean()), low=low, high=high, over="rows")
 
 
 def report_of(evidence: Evidence, answer: Model, reason: str, mistakes: NDArray[np.float64]) -> dict[str, Any]:
