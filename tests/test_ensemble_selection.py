@@ -140,6 +140,7 @@ def test_equal_calls_give_equal_answers() -> None:
     [
         ({"families": ["a"]}, "families must have one entry a member: 6 members, 1"),
         ({"costs": [1, 1, -2, 1, 1, 1]}, r"not -2.0 ms \(member 2\)"),
+        ({"max_cost": float("nan")}, "max_cost must be a finite number, not nan"),
         ({"max_cost": 0.5}, "below the cheapest member's cost of 1"),
         ({"max_cost": 1.5, "pinned": [0, 1]}, "below the pinned members' cost of 2"),
         ({"pinned": [1], "banned": [1]}, "member 1 is pinned and banned at once"),

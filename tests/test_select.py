@@ -235,3 +235,16 @@ def test_the_metric_and_the_costs_of_mistakes_stay_with_the_study(
     assert again["judge"] == found["judge"]
     assert again["report"]["expected_cost"] == pytest.approx(5 * (1 - again["report"]["accuracy"]))
     assert "OOF expected cost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"wishes": {}}', '{"members": 3}'])
+@pytest.mark.parametrize("words", [[], ["--show"], ["--drop", "swin"]])
+def test_a_damaged_ensemble_is_one_line_and_stays_as_it_is(
+    study: StudyPaths, capsys: pytest.CaptureFixture[str], damage: str, words: list[str]
+) -> None:
+    study.ensemble.write_text(damage)
+    assert main([str(study.root), *words]) == 2
+    told = capsys.readouterr().err
+    assert "ensemble.json is damaged" in told
+    assert told.count("\n") == 1
+    assert study.ensemble.read_text() == damage

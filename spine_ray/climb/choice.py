@@ -12,6 +12,8 @@ from spine_ray.study.paths import StudyPaths, read_json, replace_json
 from spine_ray.study.tables import Costs, cost_key
 from spine_ray.study.trials import Trial
 
+_KINDS = {"members": list, "candidates": list, "best_single": str, "wishes": dict, "judge": dict, "report": dict}
+"""What `ensemble.json` has to hold for a choice to be read back."""
 _BYTES = 4
 """Of a weight as it ships, float32."""
 
@@ -146,9 +148,18 @@ def price_of(trial: Trial, costs: Costs) -> Cost:
 
 
 def stored_choice(paths: StudyPaths) -> dict[str, Any]:
-    """Return what `ensemble.json` holds; empty where nothing was chosen yet."""
-    found: dict[str, Any] = read_json(paths.ensemble) if paths.ensemble.exists() else {}
-    return found
+    """Return what `ensemble.json` holds; empty where nothing was chosen yet.
+
+    Raises:
+        ValueError: If it does not hold what `write_choice` writes.
+    """
+    if not paths.ensemble.exists():
+        return {}
+    found = read_json(paths.ensemble)
+    for name, kind in _KINDS.items():
+        if not isinstance(found, dict) or not isinstance(found.get(name), kind):
+            raise ValueError(f"{paths.ensemble} is damaged: {name} is missing or not what it should be")
+    return dict(found)
 
 
 def stored_wishes(paths: StudyPaths) -> Wishes:

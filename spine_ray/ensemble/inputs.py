@@ -150,6 +150,8 @@ def _check_lengths(traits: Traits, members: int) -> None:
 def _check_limits(rules: Rules) -> None:
     if rules.max_members < 1:
         raise ValueError(f"max_members must be at least 1, not {rules.max_members}")
+    if rules.max_cost is not None and not math.isfinite(rules.max_cost):
+        raise ValueError(f"max_cost must be a finite number, not {rules.max_cost}")
     if rules.max_per_family is not None and rules.max_per_family < 1:
         raise ValueError(f"max_per_family must be at least 1, not {rules.max_per_family}")
     if not math.isfinite(rules.price) or rules.price < 0:

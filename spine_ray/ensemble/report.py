@@ -57,7 +57,7 @@ def honest_gain(apart: Sequence[NDArray[np.float64]], groups: NDArray[np.int64])
     """Return the gain that several cross-fits measured, with an interval that also covers the luck of the folds.
 
     Its variance is that of a mean over groups of rows, plus that between the cross-fits, whose selections differ. Rows
-    alone cover the true gain in 79 to 89 of 100 cases; this covers it in 92 to 93 with three cross-fits (docs/log.md).
+    alone cover the true gain in 79 to 89 of 100 cases; this covers it in 91 to 93 with three cross-fits (docs/log.md).
 
     Args:
         apart: (samples,) each, log-loss of the single best minus the ensemble's, of each cross-fit.
