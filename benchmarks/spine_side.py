@@ -51,7 +51,7 @@ def run_spine(
     with running_ray(None, WORKERS) as workers:  # first, so that the workers import meanwhile
         source = open_source(str(folder / NAME))
         samples = _all_dev(build_samples(inspect_source(source), seed=0), read_table(folder))
-        write_samples(paths, samples)
+        write_samples(paths.samples, samples)
         places = source.locate(samples.paths)
         side = short_side(max(trial.resolution for trial in trials))
         pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
@@ -125,6 +125,7 @@ def _plan(trials: Sequence[TrialConfig], folds: int) -> TierPlan:
     return TierPlan(
         domain=SearchDomain(tier=tier, weights="random", buildable=buildable, seed=0),
         starts=tuple(trials),
+        first=(),
         known=(),
         most_trials=len(trials),
         folds=folds,
@@ -143,6 +144,7 @@ def _plan(trials: Sequence[TrialConfig], folds: int) -> TierPlan:
             macs=0,
             weights_source="random",
             licence="",
+            data_version="rows",
             time=time.time(),
         ),
     )

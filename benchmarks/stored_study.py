@@ -117,7 +117,7 @@ def write_study(paths: StudyPaths, trials: int, dev_rows: int) -> None:
     costs = {cost_key(config): cost_of(config) for config in configs}
     write_costs(paths, costs.values())
     write_trials(paths, trials_from_events(events).values(), costs)
-    write_samples(paths, samples)
+    write_samples(paths.samples, samples)
     record = StudyRecord(
         seed=SEED,
         data=DATA,
@@ -184,7 +184,7 @@ def write_trial(paths: StudyPaths, samples: Samples, made: Cohort, place: int, c
     start = TrialStarted(
         trial_id=config.trial_id, tier=backbone.tier, config=config, family=backbone.family,
         is_start=place < len(BACKBONES), total_steps=steps, params=backbone.params, macs=macs_of(config),
-        weights_source="random", licence="unknown", time=started,
+        weights_source="random", licence="unknown", data_version=samples.version, time=started,
     )  # fmt: skip
     end = TrialEnded(
         trial_id=config.trial_id, status="completed", reason="", step=steps, log_loss=loss, accuracy=share,

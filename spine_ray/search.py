@@ -60,6 +60,14 @@ def _parser() -> Parser:
     parser.add_argument("--tracking", help="MLflow tracking URI; default: a database in the study")
     parser.add_argument("--open-test", action="store_true", help="look at the test split again")
     parser.add_argument("--resume", action="store_true", help="refuse to begin a new study")
+    parser.add_argument("--force", action="store_true", help="go on although preflight found an error")
+    parser.add_argument(
+        "--update",
+        action="append",
+        default=[],
+        metavar="TRIAL",
+        help="train this trial again on data that has changed since, and nothing else; repeat for more",
+    )
     return parser
 
 

@@ -49,7 +49,7 @@ def forecast(*costs: Cost, stretch: float = 1.0, built: Sequence[TrialConfig] = 
 def trial(seconds: float, status: Status | None, of: TrialConfig) -> Trial:
     started = TrialStarted(
         trial_id=of.trial_id, tier="light", config=of, family="resnet", is_start=True, total_steps=2, params=1,
-        macs=1, weights_source="hub", licence="unknown", time=0.0,
+        macs=1, weights_source="hub", licence="unknown", data_version="rows", time=0.0,
     )  # fmt: skip
     epochs = tuple(
         EpochDone(

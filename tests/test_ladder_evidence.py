@@ -31,7 +31,7 @@ CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.0, recipe=star
 def trial(trial_id: str, status: Status | None = "completed", tier: str = "light") -> Trial:
     started = TrialStarted(
         trial_id=trial_id, tier=tier, config=CONFIG, family="resnet", is_start=True, total_steps=4, params=1, macs=1,
-        weights_source="random", licence="unknown", time=0.0,
+        weights_source="random", licence="unknown", data_version="rows", time=0.0,
     )  # fmt: skip
     end = TrialEnded(
         trial_id=trial_id, status=status or "failed", reason="", step=4, log_loss=0.5, accuracy=0.5, seconds=1.0,

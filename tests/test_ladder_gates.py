@@ -26,7 +26,7 @@ def _control(gain: float, rows: int = 300) -> ShuffledControl:
 def _options(**changes: object) -> PlateauOptions:
     given = {
         "min_effect": 0.02, "moved_late": False, "may_repeat": True, "can_freeze": True,
-        "heavy_fits_budget": True, "costs": (3.0, 1.0),
+        "heavy_fits_budget": True, "costs": (3.0, 1.0), "dev_rows": 2_000, "small_data": 500,
     }  # fmt: skip
     return PlateauOptions(**{**given, **changes})  # type: ignore[arg-type]
 
@@ -100,6 +100,10 @@ def test_sound_gate_counts_groups_not_rows() -> None:
         (-0.1, {"heavy_fits_budget": False}, "stop", "plateau"),
         (0.02, {}, "climb_frozen_first", "undecided"),
         (0.02, {"can_freeze": False}, "climb", "undecided"),
+        (0.02, {"dev_rows": 400}, "climb_frozen_only", "400 dev rows are fewer than small_data, 500"),
+        (0.2, {"dev_rows": 400}, "climb_frozen_only", "surely above"),
+        (0.2, {"dev_rows": 400, "can_freeze": False}, "climb", "nothing of it can be frozen"),
+        (0.2, {"dev_rows": 400, "moved_late": True}, "again", "still moving late"),
         (0.2, {"setting": "never"}, "stop", "set by the user"),
         (-0.1, {"setting": "always", "heavy_fits_budget": False}, "climb", "set by the user"),
     ],

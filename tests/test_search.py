@@ -70,7 +70,7 @@ def write_parquet(folder: Path, file: Path) -> None:
 
 
 def oof_bytes(study: Path) -> dict[str, bytes]:
-    samples = read_samples(StudyPaths(study))
+    samples = read_samples(StudyPaths(study).samples)
     names = sorted(path.stem for path in (study / "oof").glob("*.parquet"))
     return {name: read_oof(StudyPaths(study), name, samples).tobytes() for name in names}
 
@@ -141,7 +141,7 @@ def test_a_study_has_every_file_of_the_contract(smoke: tuple[Path, subprocess.Co
     assert record.weights.kind == "pretrained"
     assert set(record.weights.hashes) >= {"test_resnet", "test_vit"}
     assert paths.space("smoke").exists()
-    samples = read_samples(paths)
+    samples = read_samples(paths.samples)
     assert (len(samples.dev), len(samples.test), samples.num_folds) == (1438, 359, 3)
     assert {finding["level"] for finding in json.loads(paths.audit.read_text())["findings"]} == {"fact"}
     trials = trials_from_events(read_ledger(paths.ledger))
@@ -224,7 +224,7 @@ def test_a_study_of_other_data_is_refused(
     tiny: Path, first: object, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny)
-    write_pictures(tmp_path / "others", per_class=20)
+    write_pictures(tmp_path / "others", per_class=10)
     ledger = (tiny / "first" / "ledger.jsonl").read_bytes()
     assert exit_code(["--space", "tiny.yaml", "--data", str(tmp_path / "others"), "--study", "first"]) == 2
     assert "made from other data" in capsys.readouterr().err

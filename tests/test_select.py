@@ -57,7 +57,8 @@ def cost(each: TrialConfig) -> Cost:
 def started(each: TrialConfig) -> TrialStarted:
     return TrialStarted(
         trial_id=each.trial_id, tier="light", config=each, family=BACKBONES[each.backbone], is_start=True,
-        total_steps=3, params=5_000, macs=1_000_000, weights_source="random", licence="unknown", time=0.0,
+        total_steps=3, params=5_000, macs=1_000_000, weights_source="random", licence="unknown",
+        data_version=samples().version, time=0.0,
     )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def study(tmp_path: Path) -> StudyPaths:
     )  # fmt: skip
     paths.root.mkdir()
     write_record(paths, record)
-    write_samples(paths, known)
+    write_samples(paths.samples, known)
     rng = np.random.default_rng(1)
     for backbone in BACKBONES:
         each = config(backbone)

@@ -35,6 +35,8 @@ ROW = BoardRow(
     log_loss=0.51239,
     low=0.48,
     high=0.55,
+    behind=0.0123,
+    margin=0.0083,
     accuracy=0.9012,
     minutes=12.34,
     train_images_s=812.0,
@@ -48,6 +50,8 @@ LONG = replace(
     log_loss=11.5,
     low=10.25,
     high=12.75,
+    behind=10.5,
+    margin=1.25,
     accuracy=1.0,
     minutes=12345.0,
     macs=333_000_000_000,
@@ -109,7 +113,7 @@ def shown(renderable):
 def test_start_recipes_come_first_and_the_lowest_log_loss_leads():
     second = replace(ROW, backbone="resnet34", log_loss=0.6, macs=1)
     unscored = replace(ROW, backbone="unscored", log_loss=None, low=None, high=None, accuracy=None)
-    best = replace(ROW, backbone="found", role="best", log_loss=0.3)
+    best = replace(ROW, backbone="found", trial_id="found-224-f050-00000000", role="best", log_loss=0.3)
     text = shown(board_table([best, unscored, second, ROW]))
     places = [
         text.index(name) for name in ("start recipe", "resnet18", "resnet34", "unscored", "best found", "found\n")
@@ -125,7 +129,7 @@ def test_equal_losses_fall_by_macs():
 
 def test_the_board_s_numbers_are_written_as_everywhere():
     text = shown(board_table([ROW]))
-    for number in ("0.5124", "0.4800-0.5500", "90.1 %", "12.3", "1.82G", "0.50", "0a1b2c3d"):
+    for number in ("0.5124", "+0.012 ±0.008", "90.1 %", "12.3", "1.82G", "0.50", "0a1b2c3d"):
         assert number in text
 
 
@@ -148,7 +152,7 @@ def test_long_names_fit_100_columns_and_no_number_is_cut(renderable):
 
 def test_the_widest_board_still_has_every_number():
     text = shown(board_table([LONG]))
-    for number in ("1024", "11.5000", "10.2500-12.7500", "100.0 %", "12345", "333G"):
+    for number in ("1024", "11.5000", "+10.500 ±1.250", "100.0 %", "12345", "333G"):
         assert number in text
 
 

@@ -26,6 +26,7 @@ def started(resolution=32, total_steps=9):
         macs=18,
         weights_source="random",
         licence="apache-2.0",
+        data_version="rows",
         time=0.0,
     )
 

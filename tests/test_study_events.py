@@ -10,7 +10,7 @@ from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted, e
 CONFIG = TrialConfig(backbone="resnet18.a1_in1k", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
 STARTED = TrialStarted(
     trial_id=CONFIG.trial_id, tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=30,
-    params=11, macs=1_800, weights_source="hub", licence="apache-2.0", time=5.0,
+    params=11, macs=1_800, weights_source="hub", licence="apache-2.0", data_version="rows", time=5.0,
 )  # fmt: skip
 EPOCH = EpochDone(
     trial_id=CONFIG.trial_id, step=3, fold=0, epoch=3, train_loss=1.5, log_loss=0.9, accuracy=0.6, seconds=2.0,

@@ -13,7 +13,7 @@ from spine_ray.study.ledger import append_event, read_ledger
 CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
 STARTED = TrialStarted(
     trial_id="a", tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=30, params=11,
-    macs=1_800, weights_source="hub", licence="apache-2.0", time=5.0,
+    macs=1_800, weights_source="hub", licence="apache-2.0", data_version="rows", time=5.0,
 )  # fmt: skip
 EPOCH = EpochDone(
     trial_id="a", step=1, fold=0, epoch=1, train_loss=1.5, log_loss=0.1 + 0.2, accuracy=0.6, seconds=2.0,

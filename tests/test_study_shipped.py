@@ -5,7 +5,7 @@ import pytest
 from safetensors import safe_open
 
 from spine_ray.study.paths import StudyPaths
-from spine_ray.study.shipped import read_refit, write_refit
+from spine_ray.study.shipped import is_fitted, read_refit, write_refit
 
 ARRAYS = {
     "head.weight": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
@@ -17,7 +17,7 @@ ARRAYS = {
 
 def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:
     paths = StudyPaths(tmp_path)
-    write_refit(paths, "a", ARRAYS, "random")
+    write_refit(paths, "a", ARRAYS, frozen_hash="random", data_version="rows")
     found = read_refit(paths, "a")
     assert set(found) == set(ARRAYS)
     for name, array in ARRAYS.items():
@@ -28,25 +28,35 @@ def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_the_file_names_its_trial_and_its_frozen_part(tmp_path: Path) -> None:
     paths = StudyPaths(tmp_path)
-    write_refit(paths, "a", ARRAYS, "f" * 64)
+    write_refit(paths, "a", ARRAYS, frozen_hash="f" * 64, data_version="rows")
     with safe_open(paths.refit("a"), framework="np") as file:
-        assert file.metadata() == {"trial_id": "a", "frozen": "f" * 64}
+        assert file.metadata() == {"trial_id": "a", "frozen": "f" * 64, "data_version": "rows"}
 
 
 def test_a_member_fitted_again_replaces_the_file(tmp_path: Path) -> None:
     paths = StudyPaths(tmp_path)
-    write_refit(paths, "a", ARRAYS, "random")
-    write_refit(paths, "a", {"head.bias": np.ones(3, np.float32)}, "random")
+    write_refit(paths, "a", ARRAYS, frozen_hash="random", data_version="rows")
+    write_refit(paths, "a", {"head.bias": np.ones(3, np.float32)}, frozen_hash="random", data_version="rows")
     assert list(read_refit(paths, "a")) == ["head.bias"]
+
+
+def test_a_member_is_fitted_only_on_the_rows_it_was_fitted_on(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    assert not is_fitted(paths, "a", "rows")
+    write_refit(paths, "a", ARRAYS, frozen_hash="random", data_version="rows")
+    assert is_fitted(paths, "a", "rows")
+    assert not is_fitted(paths, "a", "more rows")
 
 
 @pytest.mark.parametrize("kept", [0, 4, -6])
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, kept: int) -> None:
     paths = StudyPaths(tmp_path)
-    write_refit(paths, "a", ARRAYS, "random")
+    write_refit(paths, "a", ARRAYS, frozen_hash="random", data_version="rows")
     paths.refit("a").write_bytes(paths.refit("a").read_bytes()[:kept])
     with pytest.raises(ValueError, match="the weights of a cannot be read") as caught:
         read_refit(paths, "a")
+    with pytest.raises(ValueError, match="the weights of a cannot be read"):
+        is_fitted(paths, "a", "rows")
     assert "\n" not in str(caught.value)
 
 

@@ -36,7 +36,7 @@ CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=star
 def trial(trial_id: str, losses: list[float], status: Status | None, reason: str = "") -> Trial:
     started = TrialStarted(
         trial_id=trial_id, tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=4, params=11,
-        macs=500_000_000, weights_source="hub", licence="apache-2.0", time=0.0,
+        macs=500_000_000, weights_source="hub", licence="apache-2.0", data_version="rows", time=0.0,
     )  # fmt: skip
     epochs = tuple(
         EpochDone(
@@ -83,8 +83,8 @@ def paths(tmp_path: Path) -> StudyPaths:
 
 
 def test_samples_come_back_with_equal_fingerprints(paths: StudyPaths, samples: Samples) -> None:
-    write_samples(paths, samples)
-    found = read_samples(paths)
+    write_samples(paths.samples, samples)
+    found = read_samples(paths.samples)
     assert found.data_fingerprint == samples.data_fingerprint
     assert found.fold_fingerprint == samples.fold_fingerprint
     assert (found.paths, found.classes, found.splits) == (samples.paths, samples.classes, samples.splits)
@@ -94,10 +94,10 @@ def test_samples_come_back_with_equal_fingerprints(paths: StudyPaths, samples: S
 
 def test_a_damaged_table_of_samples_is_refused_by_name(paths: StudyPaths) -> None:
     with pytest.raises(ValueError, match=r"samples\.parquet cannot be read"):
-        read_samples(paths)
+        read_samples(paths.samples)
     pq.write_table(pa.table({"sample_id": ["a"]}), paths.samples)
     with pytest.raises(ValueError, match=r"samples\.parquet cannot be read"):
-        read_samples(paths)
+        read_samples(paths.samples)
 
 
 def test_the_table_of_trials_has_the_columns_of_the_contract(paths: StudyPaths) -> None:

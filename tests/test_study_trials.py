@@ -13,7 +13,7 @@ CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.0, recipe=star
 def started(trial_id: str, time: float = 0.0) -> TrialStarted:
     return TrialStarted(
         trial_id=trial_id, tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=4, params=1,
-        macs=1, weights_source="random", licence="unknown", time=time,
+        macs=1, weights_source="random", licence="unknown", data_version="rows", time=time,
     )  # fmt: skip
 
 

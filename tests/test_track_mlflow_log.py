@@ -31,6 +31,7 @@ def started(resolution: int = 32, tier: str = "light") -> TrialStarted:
         macs=18,
         weights_source="random",
         licence="apache-2.0",
+        data_version="rows",
         time=1_700_000_000.0,
     )
 

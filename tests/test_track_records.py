@@ -30,6 +30,7 @@ STARTED = TrialStarted(
     macs=1_800_000_000,
     weights_source="random",
     licence="apache-2.0",
+    data_version="rows",
     time=1000.0,
 )
 ENDED = TrialEnded(

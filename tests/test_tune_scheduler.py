@@ -5,7 +5,7 @@ import pytest
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
 
-from spine_ray.tune.rungs import Rungs
+from spine_ray.ladder.rungs import Rungs
 from spine_ray.tune.scheduler import ExactAsha
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP

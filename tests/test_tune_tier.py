@@ -28,6 +28,7 @@ from spine_ray.data.samples import Samples
 from spine_ray.data.sources import open_source
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
+from spine_ray.ladder.rungs import Rungs
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
@@ -41,7 +42,6 @@ from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.tune.cluster import Workers, running_ray
 from spine_ray.tune.crew import Refit, refit_members, score_rows
 from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.rungs import Rungs
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import SearchDomain
 from spine_ray.tune.tier import EventCallback, Refusal, TierPlan, _rungs, failure_reason, run_tier
@@ -93,7 +93,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     source = open_source(str(root / "data"))
     samples = build_samples(inspect_source(source), folds=FOLDS, test_share=0.25, seed=0)
     paths = StudyPaths(root / "study")
-    write_samples(paths, samples)
+    write_samples(paths.samples, samples)
     places = source.locate(samples.paths)
     folder = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE)).folder
     weights = ((BROKEN, root / "nothing.safetensors", "0" * 64),)
@@ -124,7 +124,8 @@ def plan(**changes: Any) -> TierPlan:
         "domain": SearchDomain(
             tier=TIER, weights="random", buildable=frozenset((each, SIDE) for each in TIER.backbones), seed=0
         ),
-        "starts": STARTS, "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3, "control": None,
+        "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3,
+        "control": None,
         "deadline": None, "admit": lambda _: None, "describe": describe,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
@@ -135,7 +136,7 @@ def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
     return TrialStarted(
         trial_id=config.trial_id, tier=TIER.name, config=config, family=family_of(config.backbone), is_start=is_start,
         total_steps=EPOCHS * FOLDS, params=known.params, macs=known.macs, weights_source="random",
-        licence="unknown", time=time.time(),
+        licence="unknown", data_version="rows", time=time.time(),
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ class Choice:
     """An ensemble with the trials it was chosen from."""
 
     trials: tuple[Trial, ...]
-    """The candidates, in the order in which the ensemble counts them."""
+    """The candidates, in the order in which the ensemble counts them: all of the same rows."""
     ensemble: Ensemble
     wishes: Wishes = field(default_factory=Wishes)
     judge: Judge = field(default_factory=Judge)
@@ -101,6 +101,7 @@ class Choice:
             "temperatures": self.ensemble.temperatures,
             "final_temperature": self.ensemble.final_temperature,
             "pool": self.ensemble.pool,
+            "data_version": self.trials[0].started.data_version,
         }
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 

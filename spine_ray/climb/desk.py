@@ -50,10 +50,23 @@ class Desk:
         """All trials of the study, by id, in the order in which they first started."""
         return trials_from_events(self.events)
 
+    @property
+    def present(self) -> dict[str, Trial]:
+        """The trials on the rows as they are now, by id; others were trained before the data changed."""
+        version = self.samples.version
+        return {name: trial for name, trial in self.trials.items() if trial.is_of(version)}
+
     def of_tier(self, tier: TierSpace) -> tuple[Trial, ...]:
-        """Return the trials that a tier can count as its own, whichever tier or space first ran them."""
+        """Return the present trials that a tier can count as its own, whichever tier or space first ran them."""
         kind = self.prepared.weights.kind
-        return tuple(trial for trial in self.trials.values() if belongs(tier, kind, trial.config))
+        return tuple(trial for trial in self.present.values() if belongs(tier, kind, trial.config))
+
+    def earlier_of_tier(self, tier: TierSpace) -> tuple[Trial, ...]:
+        """Return a tier's completed trials on the rows as they were, lowest log-loss first."""
+        kind, present = self.prepared.weights.kind, self.present
+        earlier = [trial for name, trial in self.trials.items() if name not in present and trial.is_completed]
+        mine = [trial for trial in earlier if belongs(tier, kind, trial.config)]
+        return tuple(sorted(mine, key=lambda trial: (trial.log_loss or 0.0, trial.trial_id)))
 
     def record(self, event: Event) -> None:
         """Write an event to the ledger, then show and track it."""
@@ -115,6 +128,7 @@ class Desk:
                 macs=known.macs,
                 weights_source=self.prepared.weights.source,
                 licence=licence_of(config.backbone),
+                data_version=self.samples.version,
                 time=time.time(),
             )
 

@@ -21,6 +21,7 @@ from spine_ray.study.hold import held
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord, read_record
+from spine_ray.study.shipped import is_fitted
 from spine_ray.study.tables import Costs, read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
 
@@ -55,7 +56,8 @@ class StoredStudy:
     def not_fitted(self) -> list[str]:
         """Members that were not fitted on all dev rows yet."""
         members = [member["trial_id"] for member in stored_choice(self.paths).get("members", [])]
-        return [trial_id for trial_id in members if not self.paths.refit(trial_id).exists()]
+        version = self.samples.version
+        return [trial_id for trial_id in members if not is_fitted(self.paths, trial_id, version)]
 
 
 def open_stored(root: Path) -> StoredStudy:
@@ -65,13 +67,12 @@ def open_stored(root: Path) -> StoredStudy:
         ValueError: If there is none, or no trial of it was completed.
     """
     record, paths = read_record(root), StudyPaths(root)
+    samples = read_samples(paths.samples)
     trials = trials_from_events(read_ledger(paths.ledger))
-    completed = {name: trial for name, trial in trials.items() if trial.is_completed}
+    completed = {name: trial for name, trial in trials.items() if trial.is_completed and trial.is_of(samples.version)}
     if not completed:
-        raise ValueError(f"no trial of {root} was completed, so there is nothing to choose from")
-    return StoredStudy(
-        paths=paths, record=record, samples=read_samples(paths), completed=completed, costs=read_costs(paths)
-    )
+        raise ValueError(f"no trial of {root} was completed on its present rows, so there is nothing to choose from")
+    return StoredStudy(paths=paths, record=record, samples=samples, completed=completed, costs=read_costs(paths))
 
 
 def pick(study: StoredStudy, edits: Edits, limits: Limits) -> Choice:

@@ -2,18 +2,20 @@
 
 import importlib.metadata
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from spine_ray.climb.request import SearchRequest, StoppedByGate
 from spine_ray.core.cache import cache_budget
 from spine_ray.core.pixels import PixelFile, build_pixels, short_side
-from spine_ray.data.audit import Audit, audit
+from spine_ray.data.audit import LEVELS, Audit, audit
 from spine_ray.data.folds import build_samples
+from spine_ray.data.growth import MIN_KEPT_SHARE, Growth, grow, growth_findings, is_grown
 from spine_ray.data.inspection import Inspection, inspect_source
 from spine_ray.data.rows import Source
 from spine_ray.data.samples import Samples
 from spine_ray.show.live import Progress
 from spine_ray.study.paths import StudyPaths, replace_json, replace_text
-from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, read_record, write_record
+from spine_ray.study.record import Choices, DataChange, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.tables import read_samples, write_samples
 
 _ENTRIES = 4
@@ -28,6 +30,10 @@ class Rows:
     source: Source
     samples: Samples
     audit: Audit
+    before: Samples | None = None
+    """The study's rows until now, where the data has changed since."""
+    growth: Growth | None = None
+    """What has changed."""
 
 
 def look_at_data(request: SearchRequest, source: Source) -> Rows:
@@ -48,17 +54,31 @@ def look_at_data(request: SearchRequest, source: Source) -> Rows:
 def _rows_of_study(request: SearchRequest, inspection: Inspection, dealt: Samples) -> Rows:
     paths = StudyPaths(request.study)
     record = read_record(request.study)
-    if record.data_fingerprint != dealt.data_fingerprint:
-        raise ValueError(
-            f"the study {request.study} was made from other data ({record.data}: {len(record.classes)} classes); "
-            "name another --study"
-        )
     if record.seed != request.seed:
         raise ValueError(f"the study {request.study} has seed {record.seed}, not {request.seed}; leave --seed away")
-    samples = read_samples(paths)
-    if samples.fold_fingerprint != record.fold_fingerprint:
-        raise ValueError(f"{paths.samples} is not the table that {paths.record.name} describes")
-    return Rows(inspection.source, samples, audit(inspection, samples))
+    samples = _stored_samples(paths, record)
+    if samples.data_fingerprint == dealt.data_fingerprint:
+        return Rows(inspection.source, samples, audit(inspection, samples))
+    if not is_grown(samples, dealt):
+        raise ValueError(
+            f"the study {request.study} was made from other data ({record.data}: {len(record.classes)} classes): fewer "
+            f"than {MIN_KEPT_SHARE:.0%} of its pictures are there; name another --study"
+        )
+    rows = [inspection.source.rows[place] for place in inspection.source.locate(dealt.paths)]
+    grown, growth = grow(samples, dealt, rows, seed=request.seed)
+    found = (*growth_findings(growth), *audit(inspection, grown).findings)
+    ordered = Audit(findings=tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level))))
+    return Rows(inspection.source, grown, ordered, before=samples, growth=growth)
+
+
+def _stored_samples(paths: StudyPaths, record: StudyRecord) -> Samples:
+    """Return the rows that the record describes: after a death between two writes, those from before the change."""
+    known = (record.data_fingerprint, record.fold_fingerprint)
+    for path in (paths.samples, *sorted(paths.earlier.glob("*.parquet"))):
+        samples = read_samples(path)
+        if (samples.data_fingerprint, samples.fold_fingerprint) == known:
+            return samples
+    raise ValueError(f"{paths.samples} is not the table that {paths.record.name} describes")
 
 
 def report_audit(request: SearchRequest, rows: Rows, progress: Progress) -> None:
@@ -71,8 +91,12 @@ def report_audit(request: SearchRequest, rows: Rows, progress: Progress) -> None
     for finding in rows.audit.findings:
         progress.say(f"{finding.level}: {finding.message}")
     errors = rows.audit.of("error")
-    if errors:
-        raise StoppedByGate(f"preflight: {errors[0].message}")
+    if not errors:
+        return
+    if not request.force:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise StoppedByGate(f"preflight: {errors[0].message}{more}; --force goes on all the same")
+    progress.say(f"WARNING: {len(errors)} of these are errors, and the search goes on because of --force")
 
 
 def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, device: str) -> StudyRecord:
@@ -91,8 +115,8 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
                 f"the study {request.study} began with weights from {record.weights.source}, not {weights.source}: "
                 "a study never mixes them; name another --study or the same --weights"
             )
-        return record
-    write_samples(paths, rows.samples)
+        return _grown(paths, record, rows)
+    write_samples(paths.samples, rows.samples)
     record = StudyRecord(
         seed=request.seed,
         data=request.data or "digits",
@@ -104,6 +128,26 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
         weights=weights,
         choices=Choices(activation_bytes=cache_budget() // _ENTRIES, arithmetic={}),
     )
+    write_record(paths, record)
+    return record
+
+
+def _grown(paths: StudyPaths, record: StudyRecord, rows: Rows) -> StudyRecord:
+    """Take over rows that have changed; the table as it was stays beside the new one."""
+    if rows.before is None or rows.growth is None:
+        return record
+    change = DataChange(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=rows.before.version,
+        rows=len(rows.before.sample_ids),
+        added=len(rows.growth.added),
+        relabelled=len(rows.growth.relabelled),
+        removed=len(rows.growth.removed),
+    )
+    write_samples(paths.earlier_samples(rows.before.version), rows.before)
+    write_samples(paths.samples, rows.samples)
+    paths.control.unlink(missing_ok=True)  # it says something of the rows as they were
+    record = record.with_rows(rows.samples, change)
     write_record(paths, record)
     return record
 

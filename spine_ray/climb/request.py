@@ -24,6 +24,10 @@ class SearchRequest:
     tracking: str | None
     open_test: bool
     resume: bool
+    force: bool
+    """Go on although preflight found an error."""
+    update: tuple[str, ...]
+    """Trials from before the data changed that are to be trained again, and nothing else."""
     command: str
     """What to type to run it again."""
 

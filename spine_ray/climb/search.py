@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events
+from spine_ray.climb.history import keep_change, look_at_change, look_back
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
 from spine_ray.climb.request import SearchRequest
+from spine_ray.climb.rows import write_comparison
 from spine_ray.climb.ship import ship
 from spine_ray.climb.story import page_of
 from spine_ray.climb.tiers import climb
+from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
 from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
@@ -60,10 +63,17 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
             order = _order(request, prepared, record, pixels.folder)
             order = replace(order, device=workers.device, threads=workers.cpus)
             desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
-            for space in prepared.spaces:
-                climb(desk, space, budget)
+            before = look_back(desk)
+            if request.update:
+                bring_up_to_date(desk, request.update, budget)
+            else:
+                for space in prepared.spaces:
+                    climb(desk, space, budget)
             shipped = ship(desk, prepared.spaces[-1], budget)
-            page = page_of(desk, shipped)
+            write_comparison(desk, shipped.evidence)
+            change = look_at_change(desk, before, shipped)
+            keep_change(paths, change)
+            page = page_of(desk, shipped, change)
             tracker.put_ensemble(_summary(page))
         write_report(paths.report, page)
     return page

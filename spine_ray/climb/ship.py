@@ -20,6 +20,7 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.cost_matrix import cost_table
 from spine_ray.space.schema import Space
 from spine_ray.study.record import TestOpening, write_record
+from spine_ray.study.shipped import is_fitted
 from spine_ray.study.trials import Trial
 from spine_ray.tune.crew import refit_members, score_rows
 from spine_ray.tune.worker import Refit
@@ -43,7 +44,7 @@ def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
     Raises:
         StoppedByGate: If no trial was completed.
     """
-    evidence = gather(desk.paths, desk.samples, desk.trials)
+    evidence = gather(desk.paths, desk.samples, desk.present)
     if not evidence.trials:
         raise StoppedByGate("no trial was completed, so there is nothing to choose from")
     desk.measure([trial.config for trial in evidence.trials])
@@ -87,7 +88,8 @@ def _fits(desk: Desk, configs: list[TrialConfig], budget: Budget) -> bool:
 
 
 def _refit(desk: Desk, configs: list[TrialConfig]) -> None:
-    missing = [config for config in configs if not desk.paths.refit(config.trial_id).exists()]
+    version = desk.samples.version
+    missing = [config for config in configs if not is_fitted(desk.paths, config.trial_id, version)]
     if not missing:
         return
     desk.progress.say(f"fitting {len(missing)} once more on all {len(desk.samples.dev)} dev rows: what ships")

@@ -58,13 +58,15 @@ def _pass_gate(desk: Desk, space: Space, place: int, budget: Budget) -> TierSpac
         if decision.gate == "sound":
             raise StoppedByGate(decision.reason)
         return None
+    if decision.verdict == "climb_frozen_only":
+        return replace(tier, freezes=tuple(freeze for freeze in tier.freezes if freeze > 0))
     if decision.verdict == "climb_frozen_first":
         return replace(tier, freezes=tuple(sorted(tier.freezes, reverse=True)))
     return tier
 
 
 def _decide(desk: Desk, space: Space, place: int, budget: Budget, *, may_repeat: bool) -> GateDecision:
-    evidence = gather(desk.paths, desk.samples, desk.trials)
+    evidence = gather(desk.paths, desk.samples, desk.present)
     below, setting = space.tiers[place - 1], space.tiers[place].gate
     here = evidence.places(desk.of_tier(below))
     if not len(here):
@@ -93,6 +95,8 @@ def _decide(desk: Desk, space: Space, place: int, budget: Budget, *, may_repeat:
         may_repeat=may_repeat,
         can_freeze=max(space.tiers[place].freezes) > 0,
         heavy_fits_budget=_fits(desk, space.tiers[place], budget),
+        dev_rows=len(desk.samples.dev),
+        small_data=space.small_data,
         costs=(_units(evidence, evidence.best(here)), _units(evidence, evidence.best(earlier))),
         setting=setting,
     )
@@ -130,8 +134,10 @@ def _run(desk: Desk, space: Space, place: int, tier: TierSpace, budget: Budget) 
             weights=kind,
             buildable=frozenset(pair for pair in desk.prepared.facts if pair[0] in tier.backbones),
             seed=desk.request.seed,
+            favoured=(),
         ),
         starts=starts,
+        first=tuple(trial.config for trial in desk.earlier_of_tier(tier)),
         known=desk.of_tier(tier),
         most_trials=max(tier.trials, len(starts)),
         folds=desk.samples.num_folds,

@@ -40,6 +40,8 @@ def search_request(given: argparse.Namespace, source: Source, command: str) -> S
         tracking=given.tracking,
         open_test=given.open_test,
         resume=given.resume,
+        force=given.force,
+        update=tuple(given.update),
         command=command,
     )
 

@@ -4,6 +4,7 @@ An entry of the cache holds one file a view (`scoring.npy`, `view-000.npy`, ...)
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +32,11 @@ from spine_ray.core.network import CHUNK, Network, as_half
 from spine_ray.core.task import Rows, Task
 from spine_ray.space.config import Recipe
 
-FEWEST_VIEWS = 3
-"""Fewer views than this are not kept. Not measured yet: `python -m benchmarks.views` is what will say."""
+PART_VIEWS, HEAD_VIEWS = 1 / 2, 1 / 4
+"""Views there must be at least, in units of the epochs, where part of a backbone is trained, and where the head alone.
+
+With fewer, held-out log-loss rises by more than 0.01 nats (`python -m benchmarks.views`, in docs/log.md).
+"""
 _FORMAT = "1"
 _SCORING = "scoring"
 _VIEW = "view-"
@@ -54,7 +58,7 @@ def open_inputs(recipe: Recipe, network: Network, task: Task, rows: Rows) -> Inp
     view_bytes = len(rows) * int(np.prod(shape)) * (2 if is_half else 4)
     room = network.setup.activation_bytes
     views = min(recipe.epochs, room // view_bytes - 1)
-    if views < min(recipe.epochs, FEWEST_VIEWS):
+    if views < fewest_views(recipe.epochs, network):
         note = f"activations not kept: a view takes {view_bytes / 1e9:.3g} GB of {room / 1e9:.3g} GB" if room else ""
         return Activations(pictures=pictures, is_half=is_half, note=note)
     computed = Activations(pictures=replace(pictures, views=views), is_half=is_half, note="")
@@ -62,6 +66,11 @@ def open_inputs(recipe: Recipe, network: Network, task: Task, rows: Rows) -> Inp
     held = build_entry(folder, lambda empty: None)
     evict(max(0, cache_budget() - (views + 1) * view_bytes))
     return StoredActivations(computed, rows, shape, held)
+
+
+def fewest_views(epochs: int, network: Network) -> int:
+    """Return with how many training views at least activations are kept; with fewer, training would suffer."""
+    return max(1, math.ceil(epochs * (HEAD_VIEWS if network.trains_one_layer else PART_VIEWS)))
 
 
 class StoredActivations:

@@ -67,6 +67,11 @@ class Samples:
         """SHA-256 of ids, splits and folds: equal exactly when OOF logits may be compared row by row."""
         return _digest([self.sample_ids, self.splits, self.folds.tolist()])
 
+    @property
+    def version(self) -> str:
+        """A short name for these rows with these labels and folds: trials of one version can be compared."""
+        return _digest([self.data_fingerprint, self.fold_fingerprint])[:16]
+
     def held_out(self, fold: int) -> np.ndarray:
         """Return the dev rows of one fold, ascending: those its model never sees."""
         return np.flatnonzero(self.folds == fold)

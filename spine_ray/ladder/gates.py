@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from spine_ray.ensemble.metrics import bootstrap_interval, group_sums, log_loss, row_losses
 
 GateName = Literal["sound", "plateau"]
-Verdict = Literal["climb", "again", "climb_frozen_first", "stop"]
+Verdict = Literal["climb", "again", "climb_frozen_first", "climb_frozen_only", "stop"]
 Setting = Literal["auto", "always", "never"]
 SETTINGS = ("auto", "always", "never")
 
@@ -83,6 +83,9 @@ class PlateauOptions:
     """Whether the budget holds a full trial of the next tier."""
     costs: tuple[float, float]
     """Relative compute of this tier's best and of the earlier best, above 0."""
+    dev_rows: int
+    small_data: int
+    """With fewer dev rows the next tier opens frozen or part-frozen only."""
     setting: Setting = "auto"
 
     def __post_init__(self) -> None:
@@ -192,9 +195,11 @@ def plateau_gate(
         "earlier_best_log_loss": float(earlier_means.min()),
         "cost_ratio": ratio,
         "moved_late": options.moved_late,
+        "dev_rows": options.dev_rows,
+        "small_data": options.small_data,
         "note": NOTE,
     }
-    verdict, meaning = _plateau_verdict(low, high, options)
+    verdict, meaning = _for_small_data(*_plateau_verdict(low, high, options), options)
     reason = (
         f"{after}'s best gains {gain:.4f} nats over the earlier best ({_span((low, high))}, each best re-chosen "
         f"out of bag) at {ratio:.2g} times its compute: {meaning}"
@@ -295,6 +300,16 @@ def _plateau_verdict(low: float, high: float, options: PlateauOptions) -> tuple[
     if options.can_freeze:
         return "climb_frozen_first", f"undecided against {effect}, so heavy opens frozen or part-frozen first"
     return "climb", f"undecided against {effect}; heavy would open frozen first, but cannot, so it opens as it is"
+
+
+def _for_small_data(verdict: Verdict, meaning: str, options: PlateauOptions) -> tuple[Verdict, str]:
+    """Let few rows open a tier of large models only where most of them stays as it was pretrained."""
+    if verdict in ("stop", "again") or options.dev_rows >= options.small_data:
+        return verdict, meaning
+    few = f"{options.dev_rows} dev rows are fewer than small_data, {options.small_data}"
+    if options.can_freeze:
+        return "climb_frozen_only", f"{meaning}; {few}, so it opens frozen or part-frozen only"
+    return verdict, f"{meaning}; {few}, but nothing of it can be frozen"
 
 
 def _decide(

@@ -22,12 +22,20 @@ from spine_ray.show.words import (
     times_text,
 )
 
-Role = Literal["start", "best"]
+Role = Literal["start", "best", "earlier"]
 ROLE_TITLE: dict[Role, str] = {
     "start": "Every backbone at its start recipe",
     "best": "The best found",
+    "earlier": "Trained before the data changed",
 }
-VERDICT_STYLE = {"climb": "green", "again": "cyan", "climb_frozen_first": "cyan", "stop": "yellow"}
+VERDICT_STYLE = {
+    "climb": "green",
+    "again": "cyan",
+    "climb_frozen_first": "cyan",
+    "climb_frozen_only": "cyan",
+    "stop": "yellow",
+}
+BEST_ARE_STARTS = "The best found of every backbone is its start recipe."
 MAX_SENTENCES = 3
 FRONT_TITLE = "What each cost buys, by OOF log-loss on the rows it was chosen on (optimistic)"
 
@@ -47,6 +55,10 @@ class BoardRow:
     low: float | None
     """Lower end of the interval of the log-loss."""
     high: float | None
+    behind: float | None = None
+    """Log-loss minus that of the best row of the same role, on the same rows."""
+    margin: float | None = None
+    """Half the width of the interval of `behind`, which holds for all pairs of the role at once."""
     accuracy: float | None
     minutes: float
     """Measured time of training and scoring, min."""
@@ -183,15 +195,31 @@ def board_table(rows: Sequence[BoardRow]) -> RenderableType:
     parts: list[RenderableType] = []
     for role, title in ROLE_TITLE.items():
         chosen = [row for row in rows if row.role == role]
-        if chosen:
+        if role == "best" and best_are_starts(rows):
+            parts += [Text(BEST_ARE_STARTS), Text("")]
+        elif chosen:
             parts += [Text(title, style="bold"), _role_table(sorted(chosen, key=loss_order), notes), Text("")]
     parts += [Text(f"{place:>2}  {note}", style="dim") for place, note in enumerate(notes, 1)]
     return Group(*parts) if parts else Text("No trial has completed.")
 
 
+def best_are_starts(rows: Sequence[BoardRow]) -> bool:
+    """Say whether the best found of every backbone is its start recipe: then its table would say nothing new."""
+    starts = {row.trial_id for row in rows if row.role == "start"}
+    best = {row.trial_id for row in rows if row.role == "best"}
+    return bool(best) and best <= starts
+
+
 def loss_order(row: BoardRow) -> tuple[float, int, str]:
     """Order rows by log-loss (none last), then by MACs, then by name."""
     return (float("inf") if row.log_loss is None else row.log_loss, row.macs, row.trial_id)
+
+
+def behind_text(row: BoardRow) -> str:
+    """Write how far a row is behind the best of its role, with half the width of the interval."""
+    if row.behind is None or row.margin is None:
+        return "-"
+    return "best" if row.behind == 0.0 else f"{row.behind:+.3f} ±{row.margin:.3f}"
 
 
 def gates_table(decisions: Sequence[GateDecision]) -> RenderableType:
@@ -323,7 +351,7 @@ def _role_table(rows: Sequence[BoardRow], notes: Sequence[str]) -> Table:
     for name in ("px", "freeze"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("trial", style="dim", no_wrap=True)
-    for name in ("log-loss", "interval", "acc.", "min", "MACs"):
+    for name in ("log-loss", "behind the best", "acc.", "min", "MACs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", justify="right", style="dim", no_wrap=True)
     for place, row in enumerate(rows):
@@ -334,7 +362,7 @@ def _role_table(rows: Sequence[BoardRow], notes: Sequence[str]) -> Table:
             freeze_text(row.freeze),
             Text(row.trial_id[-8:]),
             loss_text(row.log_loss),
-            "-" if row.low is None or row.high is None else f"{row.low:.4f}-{row.high:.4f}",
+            behind_text(row),
             share_text(row.accuracy),
             minutes_text(row.minutes),
             count_text(row.macs),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.show.board import (
+    BEST_ARE_STARTS,
     FRONT_TITLE,
     ROLE_TITLE,
     Answer,
@@ -16,6 +17,8 @@ from spine_ray.show.board import (
     FinalBoard,
     FrontRow,
     MemberRow,
+    behind_text,
+    best_are_starts,
     ensemble_lines,
     loss_order,
     opened_line,
@@ -49,6 +52,8 @@ class ReportPage:
     gates: tuple[GateDecision, ...] = ()
     ensemble: EnsembleBoard | None = None
     final: FinalBoard | None = None
+    changed: tuple[str, ...] = ()
+    """What the last search changed, a sentence each."""
     failures: tuple[FailureRow, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What a reader must know of the study by name: rows, classes, folds, weights, seed, versions."""
@@ -74,6 +79,7 @@ def page_html(page: ReportPage) -> str:
         _ensemble(page.ensemble),
         _final(page.final),
         _gates(page.gates),
+        _changed(page.changed),
         _failures(page.failures),
         _commands("Next", page.answer.commands),
         _commands("How to reproduce", page.reproduce),
@@ -109,11 +115,16 @@ def _board(rows: Sequence[BoardRow]) -> str:
     parts = []
     for role, title in ROLE_TITLE.items():
         chosen = sorted((row for row in rows if row.role == role), key=loss_order)
-        if chosen:
+        if role == "best" and best_are_starts(rows):
+            parts.append(f"<p>{BEST_ARE_STARTS}</p>")
+        elif chosen:
             drawn = [_board_row(row, tier_class(row.tier, tiers), scale) for row in chosen]
             drawn[0] = drawn[0].replace("<tr>", '<tr class="first">', 1)
             parts.append(f"<h3>{title}</h3>{_table(_BOARD_HEADS, drawn)}")
-    hint = "OOF log-loss, lower is better; levels are somewhat optimistic, as trials were chosen on them."
+    hint = (
+        "OOF log-loss, lower is better; levels are somewhat optimistic, as trials were chosen on them. "
+        "± holds for all pairs of a table at once, over rows, not seeds."
+    )
     return f'<section><h2>Board</h2>{"".join(parts)}<p class="hint">{hint}</p></section>'
 
 
@@ -124,6 +135,7 @@ _BOARD_HEADS = (
     "#freeze",
     "#log-loss",
     "interval",
+    "#behind the best",
     "#accuracy",
     "#min",
     "#images/s",
@@ -141,6 +153,7 @@ def _board_row(row: BoardRow, style: str, scale: tuple[float, float]) -> str:
         _number(freeze_text(row.freeze)),
         _number(loss_text(row.log_loss)),
         f"<td>{whisker(row, *scale, style)}{low_high}</td>",
+        _number(behind_text(row)),
         _number(share_text(row.accuracy)),
         _number(minutes_text(row.minutes)),
         _number(rate_text(row.train_images_s)),
@@ -222,6 +235,12 @@ def _gate(decision: GateDecision) -> str:
     head = f"<p><b>{escape(decision.gate)}</b> after {escape(decision.after)}{verdict}</p>"
     listed = f'<ul class="facts">{"".join(evidence)}</ul>' if evidence else ""
     return f'<div class="gate">{head}<p>{escape(decision.reason)}</p>{listed}</div>'
+
+
+def _changed(lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    return f"<section><h2>What this search changed</h2>{''.join(f'<p>{escape(line)}</p>' for line in lines)}</section>"
 
 
 def _failures(failures: Sequence[FailureRow]) -> str:

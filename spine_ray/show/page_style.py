@@ -75,7 +75,7 @@ svg .ring { fill: none; stroke: var(--ink); stroke-width: 1.6; }
   margin-left: 8px; padding: 1px 9px; border: 1px solid currentColor; border-radius: 999px; color: var(--accent);
   font-size: 12.5px; font-weight: 600;
 }
-.verdict.climb { color: var(--good); }
+.verdict.climb, .verdict.again, .verdict.climb_frozen_first, .verdict.climb_frozen_only { color: var(--good); }
 .verdict.stop { color: var(--warn); }
 .failed { color: var(--bad); }
 pre {

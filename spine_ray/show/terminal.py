@@ -41,6 +41,10 @@ def print_page(console: Console, page: ReportPage) -> None:
         console.print(ensemble_table(page.ensemble))
     if page.final is not None:
         console.print(final_table(page.final))
+    if page.changed:
+        console.print("What this search changed", style="bold")
+    for line in page.changed:
+        console.print(f"  {line}", markup=False, highlight=False)
     if page.failures:
         console.print(failures_table(page.failures))
     print_answer(console, page.answer)

@@ -10,8 +10,8 @@ from spine_ray.space.config import RECIPE_FIELDS
 
 TIER_KEYS = ("question", "backbone", "resolution", "freeze", "recipe", "overrides", "trials", "gate")
 STUDY_KEYS = (
-    "metric", "cost_matrix", "folds", "test_share", "min_effect", "max_members", "max_per_family", "reduction",
-    "weights", "budget",
+    "metric", "cost_matrix", "folds", "test_share", "min_effect", "small_data", "max_members", "max_per_family",
+    "reduction", "weights", "budget",
 )  # fmt: skip
 SPACE_KEYS = ("name", *STUDY_KEYS, "tier", "tiers", *TIER_KEYS)
 

@@ -115,6 +115,8 @@ class Space:
     """Share of the rows in the test split, above 0 and below 1; data with a split of its own ignores it."""
     min_effect: float = 0.01
     """The smallest gain in log-loss that matters, nats; 0 or more."""
+    small_data: int = 500
+    """With fewer dev rows a tier behind the `plateau` gate opens frozen or part-frozen only; 0 or more."""
     max_members: int = 8
     """The most members of the ensemble; at least 1."""
     max_per_family: int | None = None
@@ -140,6 +142,7 @@ class Space:
             raise ValueError(f"test_share must lie above 0 and below 1, not {self.test_share:g}")
         if not (math.isfinite(self.min_effect) and self.min_effect >= 0):
             raise ValueError(f"min_effect must be 0 or more (nats), not {self.min_effect:g}")
+        _check_whole("small_data", self.small_data, 0)
         _check_whole("max_members", self.max_members, 1)
         if self.max_per_family is not None:
             _check_whole("max_per_family", self.max_per_family, 1)
@@ -169,6 +172,7 @@ class Space:
             "folds": self.folds,
             "test_share": self.test_share,
             "min_effect": self.min_effect,
+            "small_data": self.small_data,
             "max_members": self.max_members,
             "max_per_family": self.max_per_family,
             "reduction": self.reduction,

@@ -25,6 +25,8 @@ class TrialStarted:
     """Multiply-accumulates of one forward pass of one image."""
     weights_source: str
     licence: str
+    data_version: str
+    """`Samples.version` of the rows that it is trained on."""
     time: float
     """Seconds since 1970."""
 

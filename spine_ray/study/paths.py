@@ -59,6 +59,31 @@ class StudyPaths:
         return self.root / "control.parquet"
 
     @property
+    def comparison(self) -> Path:
+        """The controlled comparison: every pair of start recipes with its interval."""
+        return self.root / "comparison.json"
+
+    @property
+    def history(self) -> Path:
+        """What each finished search changed."""
+        return self.root / "history.json"
+
+    @property
+    def screening(self) -> Path:
+        """What each backbone's frozen features promise."""
+        return self.root / "screening.json"
+
+    @property
+    def plan(self) -> Path:
+        """What the last search was predicted to cost."""
+        return self.root / "plan.json"
+
+    @property
+    def contact_sheet(self) -> Path:
+        """Views of a few pictures of each class."""
+        return self.root / "contact_sheet.png"
+
+    @property
     def gates(self) -> Path:
         """Every gate decision with its numbers."""
         return self.root / "gates.json"
@@ -87,6 +112,15 @@ class StudyPaths:
     def ray(self) -> Path:
         """Ray's own files; nothing is read back from them."""
         return self.root / "ray"
+
+    @property
+    def earlier(self) -> Path:
+        """Tables of rows as they were before the data changed."""
+        return self.root / "earlier"
+
+    def earlier_samples(self, version: str) -> Path:
+        """The table of one version of the rows."""
+        return self.earlier / f"{version}.parquet"
 
     def space(self, name: str) -> Path:
         """A space as resolved and run."""

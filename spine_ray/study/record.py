@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from spine_ray.data.samples import Samples
 from spine_ray.study.paths import StudyPaths, read_json, replace_json
 
 SCHEMA_VERSION = 1
@@ -30,6 +32,21 @@ class TestOpening:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DataChange:
+    """The rows were not what they were: from here on the study is about others."""
+
+    time: str
+    """UTC, ISO 8601."""
+    version: str
+    """`Samples.version` of the rows that were left behind."""
+    rows: int
+    """How many those were."""
+    added: int
+    relabelled: int
+    removed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
     """What was measured once and then steers."""
 
@@ -54,11 +71,22 @@ class StudyRecord:
     weights: WeightsRecord
     choices: Choices
     test_openings: tuple[TestOpening, ...] = ()
+    data_changes: tuple[DataChange, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def with_opening(self, opening: TestOpening) -> "StudyRecord":
         """Return the record with one more look at the test split."""
         return replace(self, test_openings=(*self.test_openings, opening))
+
+    def with_rows(self, samples: Samples, change: DataChange) -> "StudyRecord":
+        """Return the record of a study whose rows have changed."""
+        return replace(
+            self,
+            data_fingerprint=samples.data_fingerprint,
+            fold_fingerprint=samples.fold_fingerprint,
+            classes=samples.classes,
+            data_changes=(*self.data_changes, change),
+        )
 
     def with_arithmetic(self, chosen: dict[str, str]) -> "StudyRecord":
         """Return the record with what more backbones are computed in."""
@@ -85,9 +113,11 @@ def read_record(root: Path) -> StudyRecord:
         raise ValueError(f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}")
     try:
         openings = tuple(TestOpening(**opening) for opening in values.pop("test_openings"))
+        changes = tuple(DataChange(**change) for change in values.pop("data_changes"))
         weights = WeightsRecord(**values.pop("weights"))
         choices = Choices(**values.pop("choices"))
         classes = tuple(values.pop("classes"))
-        return StudyRecord(**values, classes=classes, weights=weights, choices=choices, test_openings=openings)
+        known: dict[str, Any] = {"test_openings": openings, "data_changes": changes}
+        return StudyRecord(**values, classes=classes, weights=weights, choices=choices, **known)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

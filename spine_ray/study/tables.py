@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,8 @@ Costs = Mapping[tuple[str, int, float], Cost]
 """By `cost_key`."""
 
 
-def write_samples(paths: StudyPaths, samples: Samples) -> None:
-    """Write `samples.parquet`."""
+def write_samples(path: Path, samples: Samples) -> None:
+    """Write a table of rows."""
     names = [samples.classes[label] for label in samples.labels]
     columns = {
         "sample_id": pa.array(samples.sample_ids),
@@ -67,16 +68,16 @@ def write_samples(paths: StudyPaths, samples: Samples) -> None:
         "split": pa.array(samples.splits),
         "fold": pa.array(samples.folds.astype(np.int32)),
     }
-    replace_table(paths.samples, pa.table(columns))
+    replace_table(path, pa.table(columns))
 
 
-def read_samples(paths: StudyPaths) -> Samples:
-    """Read `samples.parquet`.
+def read_samples(path: Path) -> Samples:
+    """Read a table of rows.
 
     Raises:
         ValueError: If it is missing or damaged.
     """
-    columns = read_table(paths.samples, _SAMPLE_COLUMNS).to_pydict()
+    columns = read_table(path, _SAMPLE_COLUMNS).to_pydict()
     labels = np.array(columns["label"], np.int64)
     names: dict[int, str] = dict(zip(columns["label"], columns["class"], strict=True))
     return Samples(

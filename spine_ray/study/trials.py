@@ -35,6 +35,10 @@ class Trial:
         """Whether all folds were trained to their last epoch: only then are there OOF logits."""
         return self.status == "completed"
 
+    def is_of(self, data_version: str) -> bool:
+        """Say whether it was trained on these rows, and not on what the data was before."""
+        return self.started.data_version == data_version
+
     @property
     def seconds(self) -> float:
         """Wall time of the epochs so far, s."""
@@ -70,7 +74,8 @@ def trials_from_events(events: Iterable[Event]) -> dict[str, Trial]:
     """Fold events into trials, in the order in which the trials first started.
 
     A trial that starts again (it was interrupted before) forgets the epochs from the step at which it resumes:
-    a later epoch event with a step that exists replaces it and all after it.
+    a later epoch event with a step that exists replaces it and all after it. One that starts again on other rows
+    forgets all of them.
 
     Raises:
         ValueError: If an event stands before the start of its trial.
@@ -79,7 +84,8 @@ def trials_from_events(events: Iterable[Event]) -> dict[str, Trial]:
     for event in events:
         if isinstance(event, TrialStarted):
             known = trials.get(event.trial_id)
-            trials[event.trial_id] = Trial(started=event, epochs=known.epochs if known else ())
+            is_same = known is not None and known.started.data_version == event.data_version
+            trials[event.trial_id] = Trial(started=event, epochs=known.epochs if known and is_same else ())
             continue
         trial = trials.get(event.trial_id)
         if trial is None:

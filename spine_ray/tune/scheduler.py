@@ -7,7 +7,7 @@ from typing import Any
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from spine_ray.tune.rungs import Contender, Rungs
+from spine_ray.ladder.rungs import Contender, Rungs
 
 
 class ExactAsha(FIFOScheduler):

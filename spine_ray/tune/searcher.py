@@ -6,6 +6,7 @@ the records each time, so that a search that died goes on as if it had not.
 
 import itertools
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -29,6 +30,8 @@ _ASKS = 10
 """Suggestions asked of the sampler; it may insist on what was tried, or what is not admitted."""
 _DRAWS = 100
 """Suggestions then drawn at random before giving up on one that is new and admitted."""
+_LED = 5
+"""Suggestions after the start recipes that lean to what was screened best; the sampler would draw them blindly."""
 _REMEMBERED = 200
 """Most trials the sampler is built from: the newest."""
 _ROUNDING = 0.01
@@ -55,6 +58,8 @@ class SearchDomain:
     buildable: frozenset[tuple[str, int]]
     """(backbone, resolution) pairs that can be built."""
     seed: int
+    favoured: tuple[str, ...] = ()
+    """Backbones by what their frozen features promise, best first; empty where nothing was screened."""
 
 
 @dataclass(slots=True)
@@ -109,7 +114,10 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, atte
     study = optuna.create_study(direction="minimize", sampler=sampler)
     remembered = [outcome for outcome in outcomes if _is_in_range(domain, outcome.config)][-_REMEMBERED:]
     study.add_trials([_record(domain, outcome) for outcome in remembered])
-    backbones = CategoricalDistribution(_backbones(domain))
+    names = _backbones(domain)
+    if attempt < _ASKS and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
+        study.enqueue_trial({"backbone": led})
+    backbones = CategoricalDistribution(names)
     freezes = CategoricalDistribution(domain.tier.freezes)
     recipe = _recipe_distributions(domain.tier)
     asked = study.ask({"backbone": backbones, "freeze": freezes, **recipe})
@@ -121,6 +129,16 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, atte
     if "lr" not in values:
         return config
     return replace(config, recipe=replace(config.recipe, lr=float(f"{config.recipe.lr:.3g}")))
+
+
+def _led_backbone(domain: SearchDomain, names: Sequence[str], seed: int) -> str | None:
+    """Draw a backbone, each half as likely as the one that was screened better; none is ever left out."""
+    ranked = [name for name in domain.favoured if name in names]
+    if not ranked:
+        return None
+    ranked += [name for name in names if name not in ranked]
+    weights = [2.0**-rank for rank in range(len(ranked))]
+    return random.Random(seed).choices(ranked, weights)[0]
 
 
 def _record(domain: SearchDomain, outcome: Outcome) -> FrozenTrial:

@@ -11,12 +11,12 @@ from ray import cloudpickle, tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial as RayTrial
 
+from spine_ray.ladder.rungs import Rungs
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
 from spine_ray.study.trials import Trial
 from spine_ray.tune.cluster import Workers
 from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.rungs import Rungs
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import Outcome, SearchDomain, Suggester, TierSearcher
 from spine_ray.tune.trainable import TrialTrainable
@@ -29,6 +29,8 @@ class TierPlan:
     domain: SearchDomain
     starts: tuple[TrialConfig, ...]
     """Start recipes, cheapest first."""
+    first: tuple[TrialConfig, ...]
+    """What is tried after them, before anything is suggested."""
     known: tuple[Trial, ...]
     """This tier's trials in the ledger."""
     most_trials: int
@@ -218,7 +220,9 @@ def _suggester(plan: TierPlan) -> Suggester:
             step = trial.epochs[-1].step if trial.epochs else 0
             outcomes[trial.trial_id] = Outcome(trial.config, trial.status, step, trial.log_loss)
     known = set(outcomes) | {config.trial_id for config in interrupted}
-    waiting = interrupted + [config for config in plan.starts if config.trial_id not in known]
+    room = max(0, plan.most_trials - len({*known, *(config.trial_id for config in plan.starts)}))
+    first = [config for config in plan.first if config not in plan.starts and config.trial_id not in known]
+    waiting = interrupted + [config for config in plan.starts if config.trial_id not in known] + first[:room]
     return Suggester(plan.domain, waiting, outcomes, plan.most_trials, plan.admit)
 
 

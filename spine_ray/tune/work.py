@@ -37,7 +37,7 @@ def setup_of(order: WorkOrder, backbone: str) -> Setup:
 
 @functools.lru_cache(maxsize=2)
 def _open(study: Path, pixels: Path, seed: int) -> tuple[Samples, Task]:
-    samples = read_samples(StudyPaths(study))
+    samples = read_samples(StudyPaths(study).samples)
     task = Task(
         pixels=open_pixels(pixels),
         keys=image_keys(samples.sample_ids, seed),

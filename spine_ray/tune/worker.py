@@ -75,7 +75,13 @@ class TrainWorker:
         for epoch in range(config.recipe.epochs):
             fit.train_epoch(epoch)
         frozen = order.frozen_hash(config.backbone)
-        write_refit(StudyPaths(order.study), config.trial_id, trained_arrays(network.model), frozen)
+        write_refit(
+            StudyPaths(order.study),
+            config.trial_id,
+            trained_arrays(network.model),
+            frozen_hash=frozen,
+            data_version=samples.version,
+        )
         return Refit(config.trial_id, time.perf_counter() - began)
 
     def score(self, order: WorkOrder, config: TrialConfig, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from spine_ray.tune.rungs import Contender, Rungs
+from spine_ray.ladder.rungs import Contender, Rungs
 
 
 def contender(trial_id: str, family: str | None = None, is_start: bool = False) -> Contender:
