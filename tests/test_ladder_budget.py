@@ -10,6 +10,8 @@ from spine_ray.ladder.budget import (
     Budget,
     FoldSizes,
     Forecast,
+    Leftover,
+    held_back,
     observed_stretch,
     order_starts,
 )
@@ -232,3 +234,28 @@ def test_ties_in_seconds_fall_by_macs() -> None:
 
 def test_without_any_measurement_macs_decide() -> None:
     assert ordered([("a", "x", None, 30), ("b", "y", None, 10), ("c", "z", None, 20)]) == ["b", "c", "a"]
+
+
+def test_what_is_left_over_holds_whatever_ends_in_time() -> None:
+    leftover = Leftover(Budget(began=1_000.0, seconds=100.0))
+    ends = 1_000.0 + 100.0 * (1.0 - SHIP_SHARE)
+    assert leftover.refusal(config(), 10.0, ends - 10.0) is None
+    assert leftover.refusal(config(), 10.0, ends - 9.0) == "needs about 10 s, and the time for training has 9 s left"
+    assert leftover.refusal(config(), None, ends) is None
+    assert Leftover(Budget(began=0.0, seconds=None)).refusal(config(), 1e9, 1e9) is None
+
+
+@pytest.mark.parametrize(
+    ("cheapest", "room", "kept"),
+    [
+        ([], 50.0, 0.0),
+        ([10.0, 20.0], 30.0, 30.0),
+        ([10.0, 20.0], 29.0, 10.0),
+        ([40.0, 20.0], 30.0, 20.0),
+        ([5.0], 0.0, 0.0),
+    ],
+)
+def test_time_is_held_back_only_for_starts_that_there_is_room_for(
+    cheapest: list[float], room: float, kept: float
+) -> None:
+    assert held_back(cheapest, room) == kept

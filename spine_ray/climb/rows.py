@@ -158,19 +158,18 @@ def _differences(trial: Trial, reference: Trial) -> list[str]:
 
 
 def _misleading_tier(desk: Desk, trial: Trial) -> Iterator[str]:
-    """Say where a trial of a higher tier is cheaper, by measured cost, than one of a lower."""
+    """Say where a trial of a higher tier took less time than one of a lower, both trained to their end."""
     order = [tier.name for space in desk.prepared.spaces for tier in space.tiers]
-    forecast = desk.forecast()
-    mine = forecast.seconds(trial.config)
-    if trial.started.tier not in order or not mine:
+    if trial.started.tier not in order or not trial.is_completed:
         return
     below = order[: order.index(trial.started.tier)]
     dearer = [
-        (seconds, other)
+        other
         for other in desk.present.values()
-        if other.started.is_start and other.started.tier in below
-        if (seconds := forecast.seconds(other.config)) and seconds > _CLEARLY * mine
+        if other.started.is_start and other.is_completed and other.started.tier in below
+        if other.seconds > _CLEARLY * trial.seconds and other.started.total_steps == trial.started.total_steps
     ]
     if dearer:
-        seconds, other = max(dearer, key=lambda each: each[0])
-        yield f"costs less than {other.config.backbone} of tier {other.started.tier} ({seconds / mine:.1f} times)"
+        other = max(dearer, key=lambda each: each.seconds)
+        times = other.seconds / trial.seconds
+        yield f"trained {times:.1f} times as fast as {other.config.backbone} of tier {other.started.tier}"

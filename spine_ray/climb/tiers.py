@@ -1,6 +1,7 @@
 """The climb: tier after tier, a gate between two, all of it with its evidence."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from spine_ray.climb.desk import Desk
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.metrics import row_losses
-from spine_ray.ladder.budget import Admission, Budget, order_starts
+from spine_ray.ladder.budget import Admission, Budget, Leftover, held_back, order_starts
 from spine_ray.ladder.evidence import Evidence, gather
 from spine_ray.ladder.gates import (
     GateDecision,
@@ -37,12 +38,24 @@ def climb(desk: Desk, space: Space, budget: Budget) -> None:
     """
     if budget.seconds is not None:  # what a tier may spend depends on what the later ones need
         desk.measure(tuple(each for tier in space.tiers for each in _starts(desk, tier)))
+    opened = [space.tiers[0]]
     _run(desk, space, 0, space.tiers[0], budget)
     for place in range(1, len(space.tiers)):
         tier = _pass_gate(desk, space, place, budget)
         if tier is None:
             break
         _run(desk, space, place, tier, budget)
+        opened.append(tier)
+    if budget.seconds is not None:
+        _spend_rest(desk, space, opened, budget)
+
+
+def _spend_rest(desk: Desk, space: Space, opened: Sequence[TierSpace], budget: Budget) -> None:
+    """Give the tiers that were opened, from the first, the trials that their share of the budget did not hold."""
+    for place, tier in enumerate(opened):
+        if len(desk.of_tier(tier)) < tier.trials and _fits(desk, tier, budget):
+            desk.progress.say(f"time is left over: tier {tier.name} may try more")
+            _train(desk, space, place, tier, Leftover(budget))
 
 
 def _pass_gate(desk: Desk, space: Space, place: int, budget: Budget) -> TierSpace | None:
@@ -70,11 +83,13 @@ def _decide(desk: Desk, space: Space, place: int, budget: Budget, *, may_repeat:
     below, setting = space.tiers[place - 1], space.tiers[place].gate
     here = evidence.places(desk.of_tier(below))
     if not len(here):
+        may_skip = _may_skip(desk, space, place, budget)
+        more = f"; the budget holds a start of {space.tiers[place].name}, so that opens" if may_skip else ""
         return GateDecision(
             gate="sound" if place == 1 else "plateau",
             after=below.name,
-            verdict="climb" if setting == "always" else "stop",
-            reason=f"no trial of tier {below.name} was completed, so there is nothing to decide on",
+            verdict="climb" if setting == "always" or (may_skip and setting == "auto") else "stop",
+            reason=f"no trial of tier {below.name} was completed, so there is nothing to decide on{more}",
             numbers={},
         )
     if place == 1:
@@ -111,23 +126,37 @@ def _decide(desk: Desk, space: Space, place: int, budget: Budget, *, may_repeat:
     )
 
 
+def _may_skip(desk: Desk, space: Space, place: int, budget: Budget) -> bool:
+    """Say whether a tier may open although the one before it had no time: a budget is there to be used."""
+    return place > 1 and budget.seconds is not None and _fits(desk, space.tiers[place], budget)
+
+
 def _run(desk: Desk, space: Space, place: int, tier: TierSpace, budget: Budget) -> None:
-    """Run one tier to its end."""
-    kind = desk.prepared.weights.kind
+    """Run one tier within its share of the budget."""
+    starts = _ordered_starts(desk, tier)
+    admission = Admission(
+        budget=budget,
+        tier=place,
+        tiers=len(space.tiers),
+        reserve=_reserve(desk, space, place, budget),
+        starts=frozenset(config.trial_id for config in starts),
+        first=starts[0].trial_id,
+    )
+    _train(desk, space, place, tier, admission)
+
+
+def _ordered_starts(desk: Desk, tier: TierSpace) -> tuple[TrialConfig, ...]:
     unordered = _starts(desk, tier)
     desk.measure(unordered)
     forecast = desk.forecast()
     seconds = {config.trial_id: predicted for config in unordered if (predicted := forecast.seconds(config))}
     macs = {config.trial_id: _macs(desk, config) for config in unordered}
-    starts = order_starts(unordered, desk.prepared.families, seconds, macs)
-    admission = Admission(
-        budget=budget,
-        tier=place,
-        tiers=len(space.tiers),
-        reserve=_reserve(desk, space, place),
-        starts=frozenset(config.trial_id for config in starts),
-        first=starts[0].trial_id,
-    )
+    return order_starts(unordered, desk.prepared.families, seconds, macs)
+
+
+def _train(desk: Desk, space: Space, place: int, tier: TierSpace, admission: Admission | Leftover) -> None:
+    """Run one tier to its end."""
+    kind, starts = desk.prepared.weights.kind, _ordered_starts(desk, tier)
     plan = TierPlan(
         domain=SearchDomain(
             tier=tier,
@@ -143,13 +172,13 @@ def _run(desk: Desk, space: Space, place: int, tier: TierSpace, budget: Budget) 
         folds=desk.samples.num_folds,
         reduction=space.reduction,
         control=starts[0] if place == 0 and read_control(desk.paths) is None and len(space.tiers) > 1 else None,
-        deadline=budget.training_ends,
+        deadline=admission.budget.training_ends,
         admit=lambda config: admission.refusal(config, desk.forecast().seconds(config), time.time()),
         describe=desk.describe(tier.name),
     )
     desk.progress.tier_started(tier.name, tier.question, plan.most_trials)
     for refusal in run_tier(plan, desk.order, desk.workers, desk.record):
-        if refusal.config.trial_id in admission.starts:
+        if refusal.config in starts:
             desk.progress.say(f"  not tried: {refusal.config.trial_id}: {refusal.reason}")
     desk.progress.tier_ended(tier.name)
     desk.write_tables()
@@ -194,8 +223,12 @@ def _cheapest(desk: Desk, tier: TierSpace) -> float:
     return min((forecast.seconds(config) or 0.0) for config in _starts(desk, tier))
 
 
-def _reserve(desk: Desk, space: Space, place: int) -> float:
-    return sum(_cheapest(desk, tier) for tier in space.tiers[place + 1 :])
+def _reserve(desk: Desk, space: Space, place: int, budget: Budget) -> float:
+    ends = budget.training_ends
+    if ends is None:
+        return 0.0
+    first, *later = (_cheapest(desk, tier) for tier in space.tiers[place:])
+    return held_back(later, ends - time.time() - first)
 
 
 def _fits(desk: Desk, tier: TierSpace, budget: Budget) -> bool:

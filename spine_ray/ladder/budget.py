@@ -134,6 +134,34 @@ class Admission:
         return f"needs about {predicted:.0f} s, and {what} has {max(0.0, left):.0f} s left"
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Decides whether a configuration may begin in time that the climb has left over: if it ends in time."""
+
+    budget: Budget
+
+    def refusal(self, config: TrialConfig, predicted: float | None, now: float) -> str | None:
+        """Return why the configuration may not begin, or None."""
+        ends = self.budget.training_ends
+        if ends is None or predicted is None or predicted <= ends - now:
+            return None
+        return f"needs about {predicted:.0f} s, and the time for training has {max(0.0, ends - now):.0f} s left"
+
+
+def held_back(cheapest: Sequence[float], room: float) -> float:
+    """Return how many seconds to keep for the later tiers: for one start of each that there is room for.
+
+    Args:
+        cheapest: Predicted seconds of the cheapest start of each later tier, in climbing order.
+        room: Seconds that are left behind the cheapest start of the tier that begins.
+    """
+    kept = 0.0
+    for seconds in cheapest:
+        if kept + seconds <= room:
+            kept += seconds
+    return kept
+
+
 def order_starts(
     starts: Sequence[TrialConfig], families: Mapping[str, str], seconds: Mapping[str, float], macs: Mapping[str, int]
 ) -> tuple[TrialConfig, ...]:

@@ -80,7 +80,8 @@ class PlainProgress:
         """Write the tier's name, its question and how many trials are planned."""
         self._tier = TierProgress(name=name, question=question, planned=trials_planned)
         self._last_line = self._clock()
-        self.say(f"{name}: {question} ({trials_planned} trials)")
+        trials = "1 trial" if trials_planned == 1 else f"{trials_planned} trials"
+        self.say(f"{name}: {question} ({trials})")
 
     def event(self, event: Event) -> None:
         """Write starts and ends at once, epochs only now and then."""
