@@ -13,6 +13,7 @@ from spine_ray.ladder.gates import (
     prior_losses,
     sound_gate,
 )
+from spine_ray.ladder.view_check import ViewCheck
 
 LABELS = np.arange(300) % 3
 GOOD = log_probs(1.5 * np.eye(3)[LABELS])
@@ -168,3 +169,24 @@ def test_gates_refuse_what_cannot_be_meant() -> None:
         ShuffledControl(losses=np.zeros(3), prior_losses=np.zeros(2))
     with pytest.raises(ValueError, match="needs a reason"):
         GateDecision(gate="sound", after="light", verdict="climb", reason=" ", numbers={})
+
+
+def _views(kept: float, low: float, high: float) -> ViewCheck:
+    return ViewCheck(
+        clean_accuracy=0.9, augmented_accuracy=0.1 + 0.8 * kept, prior_accuracy=0.1, kept=kept, kept_low=low,
+        kept_high=high, rows=500,
+    )  # fmt: skip
+
+
+def test_sound_gate_stops_when_augmentation_destroys_the_classes_and_says_so() -> None:
+    values = log_probs(6.0 * np.eye(3)[np.arange(300) % 3])
+    destroyed = sound_gate(values, np.arange(300) % 3, after="light", views=_views(0.1, 0.05, 0.15))
+    assert destroyed.verdict == "stop"
+    assert destroyed.reason.startswith("augmentation destroys the classes: a linear probe")
+    assert destroyed.numbers["views"]["kept"] == 0.1
+    harmless = sound_gate(values, np.arange(300) % 3, after="light", views=_views(0.9, 0.85, 0.95))
+    assert harmless.verdict == "climb"
+    assert "augmentation is harmless" in harmless.reason
+    unsure = sound_gate(values, np.arange(300) % 3, after="light", views=_views(0.4, 0.2, 0.6))
+    assert unsure.verdict == "climb", "only a sure loss stops"
+    json.dumps(destroyed.to_dict())

@@ -1,8 +1,9 @@
 """The open study while a search runs: events go in, tables come out."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
@@ -10,6 +11,7 @@ from spine_ray.core.backbone import licence_of
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import FoldSizes, Forecast, observed_stretch
 from spine_ray.ladder.gates import GateDecision
+from spine_ray.ladder.view_check import ViewCheck
 from spine_ray.show.live import Progress
 from spine_ray.space.arithmetic import Arithmetic, parse_arithmetic
 from spine_ray.space.config import TrialConfig
@@ -44,6 +46,8 @@ class Desk:
     costs: dict[tuple[str, int, float], Cost] = field(default_factory=dict)
     decisions: list[GateDecision] = field(default_factory=list)
     """Of the gates, in order."""
+    views: ViewCheck | None = None
+    """What augmentation does to the classes, once that was looked at."""
 
     @property
     def trials(self) -> dict[str, Trial]:
@@ -137,6 +141,25 @@ class Desk:
     def write_tables(self) -> None:
         """Rebuild the table of trials from the ledger."""
         write_trials(self.paths, self.trials.values(), self.costs)
+
+
+def work_order(
+    request: SearchRequest, prepared: Prepared, hashes: Mapping[str, str], pixels: Path, device: str
+) -> WorkOrder:
+    """Return what a worker must know, for one thread in plain float32 that keeps no activations.
+
+    Args:
+        request: Study and seed.
+        prepared: The weights.
+        hashes: Of their files, by backbone.
+        pixels: Folder of the decoded pictures.
+        device: Where to compute.
+    """
+    files = prepared.weights.files.items()
+    weights = tuple((backbone, file.resolve(), hashes.get(backbone, "")) for backbone, file in files)
+    return WorkOrder(
+        study=request.study.resolve(), pixels=pixels, seed=request.seed, weights=weights, device=device, threads=1
+    )
 
 
 def open_events(paths: StudyPaths) -> list[Event]:

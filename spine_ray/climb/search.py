@@ -5,11 +5,10 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from spine_ray.climb.desk import Desk, arithmetic_of, open_events
+from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.history import keep_change, look_at_change, look_back
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
@@ -60,8 +59,13 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         with running_ray(request.address, request.workers) as workers, _tracking(request) as tracker:
             # The workers import what they need in the meantime.
             pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-            order = _order(request, prepared, record, pixels.folder)
-            order = replace(order, device=workers.device, threads=workers.cpus)
+            order = work_order(request, prepared, record.weights.hashes, pixels.folder, workers.device)
+            order = replace(
+                order,
+                threads=workers.cpus,
+                arithmetic=arithmetic_of(record),
+                activation_bytes=record.choices.activation_bytes,
+            )
             desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
             before = look_back(desk)
             if request.update:
@@ -102,23 +106,6 @@ def _desk(
         events=open_events(paths),
         study=record,
         costs=read_costs(paths),
-    )
-
-
-def _order(request: SearchRequest, prepared: Prepared, record: StudyRecord, pixels: Path) -> WorkOrder:
-    weights = tuple(
-        (backbone, file.resolve(), record.weights.hashes.get(backbone, ""))
-        for backbone, file in prepared.weights.files.items()
-    )
-    return WorkOrder(
-        study=request.study.resolve(),
-        pixels=pixels,
-        seed=request.seed,
-        weights=weights,
-        device="cpu",
-        threads=1,
-        arithmetic=arithmetic_of(record),
-        activation_bytes=record.choices.activation_bytes,
     )
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.request import StoppedByGate
+from spine_ray.climb.screening import screened
+from spine_ray.climb.training import check_before_training
 from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ladder.budget import Admission, Budget, Leftover, held_back, order_starts
@@ -36,6 +38,7 @@ def climb(desk: Desk, space: Space, budget: Budget) -> None:
     Raises:
         StoppedByGate: If the first gate finds that nothing sound was learnt.
     """
+    desk.views = check_before_training(desk, _lightest(desk, space.tiers[0]))
     if budget.seconds is not None:  # what a tier may spend depends on what the later ones need
         desk.measure(tuple(each for tier in space.tiers for each in _starts(desk, tier)))
     opened = [space.tiers[0]]
@@ -100,6 +103,7 @@ def _decide(desk: Desk, space: Space, place: int, budget: Budget, *, may_repeat:
             after=below.name,
             groups=evidence.groups,
             control=_control(desk),
+            views=desk.views,
             setting=setting,
             seed=desk.request.seed,
         )
@@ -163,7 +167,7 @@ def _train(desk: Desk, space: Space, place: int, tier: TierSpace, admission: Adm
             weights=kind,
             buildable=frozenset(pair for pair in desk.prepared.facts if pair[0] in tier.backbones),
             seed=desk.request.seed,
-            favoured=(),
+            favoured=screened(desk, starts),
         ),
         starts=starts,
         first=tuple(trial.config for trial in desk.earlier_of_tier(tier)),
@@ -211,6 +215,10 @@ def _units(evidence: Evidence, place: int) -> float:
 
 def _starts(desk: Desk, tier: TierSpace) -> tuple[TrialConfig, ...]:
     return start_configs(tier, desk.prepared.weights.kind)[: tier.trials]
+
+
+def _lightest(desk: Desk, tier: TierSpace) -> TrialConfig:
+    return min(_starts(desk, tier), key=lambda config: _macs(desk, config))
 
 
 def _macs(desk: Desk, config: TrialConfig) -> int:

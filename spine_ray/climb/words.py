@@ -46,6 +46,33 @@ def search_request(given: argparse.Namespace, source: Source, command: str) -> S
     )
 
 
+def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:
+    """Resolve the words of `check`: a search that ends before anything trains.
+
+    Raises:
+        ValueError: If a word means nothing.
+    """
+    space = _space(given.space, given.set, source.is_sample)
+    data = "digits" if source.is_sample else Path(str(given.data).rstrip("/")).stem
+    return SearchRequest(
+        spaces=(space,),
+        sets=tuple(given.set),
+        data=given.data,
+        study=given.out or Path("checks") / data,
+        budget_s=None,
+        weights=given.weights or space.weights or "auto",
+        seed=given.seed,
+        workers=None,
+        address=None,
+        tracking=None,
+        open_test=False,
+        resume=False,
+        force=False,
+        update=(),
+        command="python -m spine_ray.check",
+    )
+
+
 def _space(name: str, sets: Sequence[str], is_sample: bool) -> Space:
     """Load a space; for the built-in sample at the sample's size, with at most its few epochs."""
     space = load_space(name, sets=sets)

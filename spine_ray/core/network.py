@@ -5,6 +5,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -140,6 +142,22 @@ class Network:
             with torch.no_grad(), autocast(self.setup.arithmetic, self.setup.device):
                 parts.append(self.split.prefix(self.images(filled))[: len(chunk)].float())
         return torch.cat(parts)
+
+    def features(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return what the classifier would be given, float32 (images, features, ...), a chunk at a time.
+
+        Args:
+            pictures: (images, 3, height, width).
+        """
+        if self.split is not None:
+            return self.activations(torch.from_numpy(pictures)).cpu().numpy()
+        parts = []
+        for chunk in torch.split(torch.from_numpy(pictures), CHUNK):
+            with torch.no_grad(), autocast(self.setup.arithmetic, self.setup.device):
+                deep = self.model.forward_features(self.images(chunk))  # type: ignore[operator]
+                parts.append(self.model.forward_head(deep, pre_logits=True).float().cpu())  # type: ignore[operator]
+        found: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+        return found
 
     def prefix_hash(self) -> str:
         """Return a hash of all that the prefix's activations of given pictures depend on, but the machine."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spine_ray.ensemble.metrics import bootstrap_interval, group_sums, log_loss, row_losses
+from spine_ray.ladder.view_check import ViewCheck
 
 GateName = Literal["sound", "plateau"]
 Verdict = Literal["climb", "again", "climb_frozen_first", "climb_frozen_only", "stop"]
@@ -114,13 +115,15 @@ def sound_gate(
     after: str,
     groups: ArrayLike | None = None,
     control: ShuffledControl | None = None,
+    views: ViewCheck | None = None,
     setting: Setting = "auto",
     seed: int = 0,
 ) -> GateDecision:
     """Decide whether the pipeline learns anything, and nothing that it cannot know.
 
     Climb if the best trial surely beats the class prior, a shuffled-label control does not beat it by more than
-    `CONTROL_MARGIN`, and every class with at least `MIN_CLASS_ROWS` rows was recognised at least once.
+    `CONTROL_MARGIN`, every class with at least `MIN_CLASS_ROWS` rows was recognised at least once, and augmentation
+    does not destroy the classes.
 
     Args:
         log_probs: (samples, classes), OOF log-probabilities of the tier's best trial.
@@ -128,6 +131,7 @@ def sound_gate(
         after: The tier.
         groups: (samples,), rows of one group stay together; None: every row for itself.
         control: The shuffled-label trial; None: said in the reason.
+        views: What augmentation does to a linear probe; None where nobody looked.
         setting: `auto`, or `always` / `never` to overrule the evidence.
         seed: Seed of the intervals' resampling.
 
@@ -151,7 +155,9 @@ def sound_gate(
         "collapsed_classes": _collapsed(log_probs, truth),
         "note": NOTE,
     }
-    verdict, reason = _sound_verdict(numbers)
+    if views is not None:
+        numbers["views"] = views.to_dict()
+    verdict, reason = _sound_verdict(numbers, views)
     return _decide("sound", after, verdict, reason, numbers, setting)
 
 
@@ -260,14 +266,16 @@ def out_of_bag_gain(
     return float(values.mean()), float(low), float(high)
 
 
-def _sound_verdict(numbers: dict[str, Any]) -> tuple[Verdict, str]:
+def _sound_verdict(numbers: dict[str, Any], views: ViewCheck | None) -> tuple[Verdict, str]:
     """Name everything that is wrong, or say that nothing is."""
     interval, control = numbers["minus_prior"], numbers["control_minus_prior"]
     beats = (
         f"log-loss {numbers['log_loss']:.3f} against {numbers['prior_log_loss']:.3f} of the class prior "
         f"(difference {_span(interval)})"
     )
-    wrong = [] if interval[1] < 0.0 else [f"the best trial does not surely beat the class prior: {beats}"]
+    wrong = [views.sentence] if views is not None and views.is_destroyed else []
+    if interval[1] >= 0.0:
+        wrong.append(f"the best trial does not surely beat the class prior: {beats}")
     if control and control[1] < -CONTROL_MARGIN:
         wrong.append(
             f"shuffled labels were learnt: their control beats the class prior by more than {CONTROL_MARGIN:g} nats "
@@ -283,7 +291,8 @@ def _sound_verdict(numbers: dict[str, Any]) -> tuple[Verdict, str]:
         )
     if wrong:
         return "stop", "; ".join(wrong if control else [*wrong, checked])
-    return "climb", f"the best trial is sound: {beats}, no class collapsed, {checked}"
+    kept = "" if views is None else f", {views.sentence}"
+    return "climb", f"the best trial is sound: {beats}, no class collapsed, {checked}{kept}"
 
 
 def _plateau_verdict(low: float, high: float, options: PlateauOptions) -> tuple[Verdict, str]:

@@ -79,6 +79,11 @@ class StudyPaths:
         return self.root / "plan.json"
 
     @property
+    def checks(self) -> Path:
+        """What a model made of the rows before anything trained, by start recipe."""
+        return self.root / "checks.json"
+
+    @property
     def contact_sheet(self) -> Path:
         """Views of a few pictures of each class."""
         return self.root / "contact_sheet.png"
@@ -140,6 +145,14 @@ def replace_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file of bytes under a temporary name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

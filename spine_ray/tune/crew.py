@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import ray
 from ray.util import ActorPool
 
 from spine_ray.core.probe import Speed
+from spine_ray.core.screen import Screening
+from spine_ray.core.soundness import TrainingCheck
 from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.tune.cluster import Workers
@@ -25,6 +28,18 @@ def choose_arithmetic(configs: Sequence[TrialConfig], order: WorkOrder, workers:
     """Return the fastest arithmetic of each configuration's backbone, measured with all workers busy."""
     pool = _pool(workers)
     return list(pool.map(lambda worker, config: worker.do.remote("choose_arithmetic", order, config), list(configs)))
+
+
+def screen_backbones(configs: Sequence[TrialConfig], order: WorkOrder, workers: Workers) -> list[Screening]:
+    """Return what each backbone's features say with everything frozen."""
+    pool = _pool(workers)
+    return list(pool.map(lambda worker, config: worker.do.remote("screen", order, config), list(configs)))
+
+
+def check_backbone(config: TrialConfig, order: WorkOrder, workers: Workers) -> TrainingCheck:
+    """Return what is known of a backbone's training before it begins."""
+    found: TrainingCheck = ray.get(workers.crew[0].do.remote("check_training", order, config))
+    return found
 
 
 def refit_members(

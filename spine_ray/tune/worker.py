@@ -12,7 +12,10 @@ from spine_ray.core.fit import Fit
 from spine_ray.core.network import Network
 from spine_ray.core.probe import Speed, fastest_arithmetic, measure_speed
 from spine_ray.core.score import logits_of
+from spine_ray.core.screen import SCREENED_ROWS, Screening, clean_features, few_rows, screen
+from spine_ray.core.seeds import derive_seed
 from spine_ray.core.ship import REFIT, rebuild, trained_arrays
+from spine_ray.core.soundness import TrainingCheck, check_training
 from spine_ray.core.trial import TrialRun
 from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
@@ -96,6 +99,18 @@ class TrainWorker:
         """Measure what a configuration costs here."""
         _, task = open_work(order)
         return measure_speed(config, task.classes, setup_of(order, config.backbone))
+
+    def screen(self, order: WorkOrder, config: TrialConfig) -> Screening:
+        """Look at a backbone's features with everything frozen, on at most a few thousand dev rows."""
+        samples, task = open_work(order)
+        rows = few_rows(task.labels, samples.dev, SCREENED_ROWS, derive_seed(order.seed, "screen") % 2**32)
+        network = self._network_of(order, replace(config, freeze=1.0), task.classes)
+        return screen(clean_features(network, task, rows), task.labels[rows], samples.folds[rows], task.classes)
+
+    def check_training(self, order: WorkOrder, config: TrialConfig) -> TrainingCheck:
+        """Check, before anything trains, whether a backbone can learn from these rows and views."""
+        samples, task = open_work(order)
+        return check_training(config, task, samples.folds, setup_of(order, config.backbone))
 
     def choose_arithmetic(self, order: WorkOrder, config: TrialConfig) -> Arithmetic:
         """Measure which arithmetic serves a backbone best here."""

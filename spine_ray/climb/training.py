@@ -1,0 +1,124 @@
+"""The checks that need a model, as findings: augmentation, one batch, a linear probe and its shuffled control."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from spine_ray.climb.desk import Desk
+from spine_ray.climb.request import StoppedByGate
+from spine_ray.core.contact_sheet import contact_sheet
+from spine_ray.core.screen import Screening
+from spine_ray.core.soundness import BatchCheck, TrainingCheck
+from spine_ray.core.task import Task
+from spine_ray.core.views import Augmentation
+from spine_ray.data.audit import LEVELS, Audit, Finding, Level
+from spine_ray.data.samples import Samples
+from spine_ray.ladder.view_check import MOSTLY_KEPT, ViewCheck
+from spine_ray.space.config import TrialConfig
+from spine_ray.study.paths import StudyPaths, read_json, replace_bytes, replace_json
+from spine_ray.tune.crew import check_backbone
+from spine_ray.tune.work import open_work
+
+_LEAK_ACCURACY = 0.1
+"""By how much a probe on shuffled labels may beat the largest class before something is wrong with the folds."""
+
+
+def check_before_training(desk: Desk, config: TrialConfig) -> ViewCheck:
+    """Run the checks once for these rows, add what they find to `audit.json`, and say it.
+
+    Args:
+        desk: The open study.
+        config: The start recipe that they are about: the cheapest of the first tier.
+
+    Raises:
+        StoppedByGate: If augmentation destroys the classes, and nobody said `--force`.
+    """
+    checks = _stored(desk.paths)
+    kept = checks.get(config.trial_id, {})
+    if kept.get("data_version") == desk.samples.version:
+        known = _checks(kept["found"])
+    else:
+        known = check_backbone(config, desk.order, desk.workers)
+        checks[config.trial_id] = {"data_version": desk.samples.version, "found": asdict(known)}
+        replace_json(desk.paths.checks, checks)
+        _, task = open_work(desk.order)
+        write_contact_sheet(desk.paths, task, desk.samples, config)
+    findings = training_findings(known, config)
+    add_findings(desk.paths, findings)
+    for finding in findings:
+        desk.progress.say(f"{finding.level}: {finding.message}")
+    if known.views.is_destroyed and not desk.request.force:
+        raise StoppedByGate(f"preflight: {known.views.sentence}; --force goes on all the same")
+    return known.views
+
+
+def training_findings(found: TrainingCheck, config: TrialConfig) -> tuple[Finding, ...]:
+    """Say what the checks found."""
+    views, batch, probe = found.views, found.batch, found.probe
+    level: Level = "error" if views.is_destroyed else "fact"
+    if not views.is_destroyed and views.kept_high is not None and views.kept_high < MOSTLY_KEPT:
+        level = "warning"
+    told = f"{batch.rows} pictures in {batch.steps} steps: loss {batch.first_loss:.2f} to {batch.last_loss:.2f}"
+    findings = [
+        Finding(level=level, kind="augmentation", message=f"{views.sentence} ({config.backbone})"),
+        Finding(
+            level="warning" if batch.verdict == "not learnt" else "fact",
+            kind="one_batch",
+            message=f"{config.backbone} at its start recipe, one batch by heart: {batch.verdict}; {told}",
+        ),
+    ]
+    knows = probe.probe_accuracy - views.prior_accuracy
+    findings.append(
+        Finding(
+            level="fact" if knows > 0 else "warning",
+            kind="probe",
+            message=f"a linear probe on its frozen features is right for {probe.probe_accuracy:.1%} of {probe.rows} "
+            f"pictures it did not see (nearest neighbours {probe.knn_accuracy:.1%}, largest class "
+            f"{views.prior_accuracy:.1%})" + ("" if knows > 0 else ": the labels may have nothing to do with them"),
+        )
+    )
+    leak = found.shuffled.probe_accuracy - views.prior_accuracy > _LEAK_ACCURACY
+    findings.append(
+        Finding(
+            level="warning" if leak else "fact",
+            kind="shuffled_control",
+            message=f"the same probe on shuffled labels is right for {found.shuffled.probe_accuracy:.1%}"
+            + (": something tells it what it cannot know" if leak else ", as it should"),
+        )
+    )
+    return tuple(findings)
+
+
+def add_findings(paths: StudyPaths, findings: tuple[Finding, ...]) -> Audit:
+    """Add findings to `audit.json` and return the whole audit, errors first."""
+    before = Audit.from_dict(read_json(paths.audit)).findings
+    both = sorted((*before, *findings), key=lambda finding: LEVELS.index(finding.level))
+    audit = Audit(findings=tuple(both))
+    replace_json(paths.audit, audit.to_dict())
+    return audit
+
+
+def write_contact_sheet(paths: StudyPaths, task: Task, samples: Samples, config: TrialConfig) -> None:
+    """Draw views of a few dev pictures of each class."""
+    augmentation = Augmentation(crop_area_min=config.recipe.crop_area_min, flip=config.recipe.flip)
+    drawn = contact_sheet(task, samples.dev, samples.classes, augmentation, config.resolution)
+    replace_bytes(paths.contact_sheet, drawn)
+
+
+def _stored(paths: StudyPaths) -> dict[str, Any]:
+    """Return what was found before, by trial id."""
+    if not paths.checks.exists():
+        return {}
+    found = read_json(paths.checks)
+    if not isinstance(found, dict):
+        raise ValueError(f"{paths.checks} is damaged: it holds no table; delete it to have it made anew")
+    return found
+
+
+def _checks(found: Mapping[str, Any]) -> TrainingCheck:
+    return TrainingCheck(
+        views=ViewCheck(**found["views"]),
+        batch=BatchCheck(**found["batch"]),
+        probe=Screening(**found["probe"]),
+        shuffled=Screening(**found["shuffled"]),
+    )
