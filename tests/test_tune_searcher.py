@@ -1,267 +1,36 @@
-import math
-from collections import Counter
-from dataclasses import replace
 from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import build_config, start_configs
-from spine_ray.space.fields import Around, Choice, Field, LogUniform, Uniform
+from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
-from spine_ray.tune.searcher import Outcome, SearchDomain, Suggester, TierSearcher, _record, suggest
+from spine_ray.tune.searcher import TierSearcher
+from spine_ray.tune.suggester import Outcome, Queue, SearchDomain, Suggester
 
-BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
-
-
-def domain(seed: int = 0, recipe: dict[str, Field] | None = None, **changes: Any) -> SearchDomain:
-    searched: dict[str, Field] = {"lr": Around(3.0), "drop_path": Uniform(0.0, 0.2, 0.0)} if recipe is None else recipe
-    values = {"backbones": BACKBONES, "resolutions": (32, 64), "freezes": (0.0, 0.5, 1.0), "trials": 8}
-    tier = TierSpace(name="light", recipe={"epochs": 4, **searched}, **{**values, **changes})
-    pairs = {(backbone, resolution) for backbone in tier.backbones for resolution in tier.resolutions}
-    return SearchDomain(tier=tier, weights="pretrained", buildable=frozenset(pairs - {("test_vit", 64)}), seed=seed)
+TIER = TierSpace(name="light", backbones=("test_resnet", "test_vit"), resolutions=(32,), trials=2)
+PAIRS = frozenset((backbone, 32) for backbone in TIER.backbones)
+STARTS = start_configs(TIER, "pretrained")
 
 
-def config(where: SearchDomain, backbone: str = "test_resnet", freeze: float = 0.0, **values: Any) -> TrialConfig:
-    return build_config(where.tier, where.weights, backbone, 32, freeze, values)
-
-
-def some_outcomes(where: SearchDomain) -> list[Outcome]:
-    return [
-        Outcome(config(where), "completed", 8, 0.5),
-        Outcome(config(where, "test_vit", 1.0, lr=2.0), "completed", 8, 0.9),
-        Outcome(config(where, "test_efficientnet", 0.5, lr=0.5), "stopped", 2, 1.1),
-        Outcome(config(where, "test_resnet", 0.5, lr=1.5), "failed"),
-        Outcome(config(where, "test_resnet", 1.0), "stopped", 1, math.nan),
-        Outcome(config(where, "test_vit", drop_path=0.1), "running"),
-    ]
-
-
-def refuse_vit(each: TrialConfig) -> str | None:
-    return "no time for test_vit" if each.backbone == "test_vit" else None
-
-
-def suggester(where: SearchDomain, most_trials: int = 8, **changes: Any) -> Suggester:
-    values: dict[str, Any] = {"waiting": [], "outcomes": {}, "admit": lambda _: None}
-    return Suggester(domain=where, most_trials=most_trials, **{**values, **changes})
-
-
-def drain(source: Suggester) -> list[TrialConfig]:
-    found = []
-    while (each := source.next_config()) is not None:
-        found.append(each)
-        source.tell(Outcome(each, "completed", 8, 1.0 / len(found)))
-    return found
-
-
-def test_a_suggestion_is_a_function_of_seed_number_and_outcomes() -> None:
-    where = domain()
-    for outcomes in ([], some_outcomes(where), some_outcomes(where) * 2):
-        asked = [suggest(where, outcomes, number, attempt) for number in range(3) for attempt in range(3)]
-        again = [suggest(domain(), list(outcomes), number, attempt) for number in range(3) for attempt in range(3)]
-        assert asked == again
-        assert len({each.trial_id for each in asked}) > 1
-
-
-def test_another_seed_suggests_otherwise() -> None:
-    found = [[suggest(domain(seed), some_outcomes(domain()), number, 0) for number in range(4)] for seed in range(3)]
-    assert found[0] != found[1] != found[2] != found[0]
-
-
-def test_a_suggestion_depends_on_what_became_of_the_trials() -> None:
-    where = domain()
-    outcomes = [Outcome(config(where, lr=1.0 + 0.1 * number), "completed", 8, 0.1 * number) for number in range(12)]
-    turned = [replace(outcome, log_loss=2.0 - (outcome.log_loss or 0.0)) for outcome in outcomes]
-    assert [suggest(where, outcomes, n, 0) for n in range(5)] != [suggest(where, turned, n, 0) for n in range(5)]
-
-
-def test_suggestions_go_where_losses_are_low() -> None:
-    where = domain()
-    outcomes = []
-    for number in range(24):
-        backbone = BACKBONES[number % 3]
-        loss = (0.2 if backbone == "test_efficientnet" else 2.0) + 0.01 * number
-        outcomes.append(Outcome(config(where, backbone, lr=1.0 + 0.05 * number), "completed", 8, loss))
-    found = Counter(suggest(where, outcomes, number, 0).backbone for number in range(20))
-    assert found["test_efficientnet"] > 14  # against a third by chance
-
-
-def test_only_what_can_be_built_is_suggested() -> None:
-    where = domain()
-    found = {
-        (each.backbone, each.resolution)
-        for number in range(60)
-        for each in [suggest(where, some_outcomes(where), number, 0)]
-    }
-    assert found == where.buildable
-
-
-def test_suggestions_stay_within_the_space_and_lr_has_three_digits() -> None:
-    where = domain(recipe={"lr": LogUniform(1e-4, 1e-2, 1e-3), "label_smoothing": Choice((0.0, 0.1)), "flip": False})
-    for number in range(30):
-        recipe = suggest(where, some_outcomes(domain()), number, 0).recipe
-        assert 1e-4 <= recipe.lr <= 1e-2
-        assert recipe.lr == float(f"{recipe.lr:.3g}")
-        assert recipe.label_smoothing in (0.0, 0.1)
-        assert (recipe.flip, recipe.epochs) == (False, 4)
-
-
-def test_a_learning_rate_that_is_not_searched_keeps_all_its_digits() -> None:
-    where = domain(recipe={"lr": 0.00123456, "drop_path": Uniform(0.0, 0.2, 0.0)})
-    assert suggest(where, [], 0, 0).recipe.lr == 0.00123456
-
-
-def test_a_learning_rate_that_rounding_has_led_over_the_bound_is_still_told() -> None:
-    # Every rate in this range rounds to 1.23e-4, which lies below it.
-    where = domain(recipe={"lr": LogUniform(1.2345e-4, 1.2349e-4, 1.2347e-4), "drop_path": Uniform(0.0, 0.2, 0.0)})
-    first = suggest(where, [], 0, 0)
-    assert first.recipe.lr == 1.23e-4
-    assert _record(where, Outcome(first, "completed", 8, 0.5)).params["lr"] == 1.2345e-4
-    assert suggest(where, [Outcome(first, "completed", 8, 0.5)], 1, 0).recipe.lr == 1.23e-4
-
-
-def test_trials_of_another_space_with_values_beyond_this_one_are_left_out() -> None:
-    narrow = domain(recipe={"lr": LogUniform(1e-4, 1e-3, 1e-3), "label_smoothing": Choice((0.0, 0.1))})
-    start = config(narrow)
-    fast = replace(start, recipe=replace(start.recipe, lr=5e-2))
-    smooth = replace(start, recipe=replace(start.recipe, label_smoothing=0.3))
-    foreign = [Outcome(each, "completed", 8, 0.1) for each in (fast, smooth)]
-    for number in range(3):
-        assert suggest(narrow, foreign, number, 0) == suggest(narrow, [], number, 0)
-
-
-def test_the_sampler_is_told_the_truth_about_every_trial() -> None:
-    where = domain()
-    study = optuna.create_study()
-    study.add_trials([_record(where, outcome) for outcome in some_outcomes(where)])
-    states = [trial.state for trial in study.trials]
-    assert states == [
-        *(TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED),
-        *(TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING),
-    ]
-    assert [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE] == [0.5, 0.9]
-    assert study.trials[2].intermediate_values == {2: 1.1}
-    assert study.trials[0].params == {
-        "backbone": "test_resnet", "resolution": 32, "freeze": 0.0, "lr": 1.0, "drop_path": 0.0,
-    }  # fmt: skip
-    # A backbone that cannot be built at every resolution has a choice of its own.
-    assert study.trials[1].params == {
-        "backbone": "test_vit", "resolution of test_vit": 32, "freeze": 1.0, "lr": 2.0, "drop_path": 0.0,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("state", ["completed", "stopped"])
-@pytest.mark.parametrize("loss", [None, math.nan, math.inf])
-def test_a_trial_without_a_finite_loss_has_failed_for_the_sampler(state: str, loss: float | None) -> None:
-    where = domain()
-    assert _record(where, Outcome(config(where), state, 3, loss)).state == TrialState.FAIL
-
-
-def test_what_waits_comes_first_and_in_order() -> None:
-    where = domain()
-    interrupted, starts = config(where, "test_vit", lr=2.0), start_configs(where.tier, where.weights)
-    source = suggester(where, waiting=[interrupted, *starts], most_trials=6)
-    found = drain(source)
-    assert found[:4] == [interrupted, *starts]
-    assert len(found) == 6
-    assert list(source.outcomes) == [each.trial_id for each in found]
-
-
-def test_no_configuration_is_tried_twice() -> None:
-    where = domain(recipe={}, resolutions=(32,))  # nine configurations in all
-    starts = start_configs(where.tier, where.weights)
-    found = drain(suggester(where, waiting=list(starts), most_trials=50))
-    ids = [each.trial_id for each in found]
-    assert len(set(ids)) == len(ids)
-    assert len(ids) == 9  # and none is left out
-
-
-def test_trials_known_from_before_are_not_suggested_again_and_count() -> None:
-    where = domain(recipe={}, resolutions=(32,))
-    first = drain(suggester(where, most_trials=4))
-    known = {each.trial_id: Outcome(each, "completed", 8, 0.5) for each in first}
-    second = drain(suggester(where, outcomes=dict(known), most_trials=6))
-    assert len(second) == 2
-    assert not {each.trial_id for each in second} & set(known)
-
-
-def test_a_search_that_died_goes_on_as_if_it_had_not() -> None:
-    where = domain()
-    starts = list(start_configs(where.tier, where.weights))
-    whole = suggester(where, waiting=list(starts))
-    uninterrupted = drain(whole)
-    assert len(uninterrupted) == 8
-    for died in (1, 3, 6):
-        known = {each.trial_id: whole.outcomes[each.trial_id] for each in uninterrupted[:died]}
-        left = [each for each in starts if each.trial_id not in known]
-        resumed = suggester(where, waiting=left, outcomes=known)
-        found = []
-        for number in range(died, 8):
-            each = resumed.next_config()
-            assert each is not None
-            found.append(each)
-            resumed.tell(Outcome(each, "completed", 8, 1.0 / (number + 1)))
-        assert found == uninterrupted[died:]
-
-
-def test_a_tier_is_over_when_it_has_had_its_trials() -> None:
-    where = domain()
-    source = suggester(where, most_trials=3)
-    assert len(drain(source)) == 3
-    assert source.next_config() is None
-    assert suggester(where, most_trials=0).next_config() is None
-
-
-def test_starts_are_tried_even_beyond_the_most_trials() -> None:
-    where = domain()
-    starts = list(start_configs(where.tier, where.weights))
-    assert drain(suggester(where, waiting=list(starts), most_trials=1)) == starts
-
-
-def test_refused_starts_are_kept_with_their_reasons_and_do_not_count() -> None:
-    where = domain()
-    starts = start_configs(where.tier, where.weights)
-    source = suggester(where, waiting=list(starts), most_trials=4, admit=refuse_vit)
-    found = drain(source)
-    assert found[:2] == list(starts[:2])
-    assert len(found) == 4
-    assert all(each.backbone != "test_vit" for each in found)
-    assert source.refused[starts[2].trial_id] == (starts[2], "no time for test_vit")
-    assert not set(source.refused) & set(source.outcomes)
-
-
-def test_when_everything_is_refused_the_tier_ends() -> None:
-    where = domain()
-    starts = start_configs(where.tier, where.weights)
-    source = suggester(where, waiting=list(starts), admit=lambda _: "too late")
-    assert source.next_config() is None
-    assert {config.trial_id for config in starts} <= set(source.refused)
-
-
-def test_what_is_handed_out_is_running_until_told_otherwise() -> None:
-    source = suggester(domain())
-    first = source.next_config()
-    assert first is not None
-    assert source.outcomes[first.trial_id].state == "running"
-    source.tell(Outcome(first, "stopped", 2, 1.0))
-    assert source.outcomes[first.trial_id] == Outcome(first, "stopped", 2, 1.0)
+def suggester() -> Suggester:
+    where = SearchDomain(tier=TIER, weights="pretrained", buildable=PAIRS, seed=0)
+    return Suggester(where, list(STARTS), {}, TIER.trials, lambda _: None)
 
 
 def searcher(source: Suggester, control: TrialConfig | None = None) -> TierSearcher:
-    return TierSearcher(source, lambda each: {"trial_id": each.trial_id, "is_control": False}, control)
+    return TierSearcher(Queue(source, control), lambda each: {"trial_id": each.trial_id}, workers=2)
 
 
 def handed(given: TierSearcher, times: int) -> list[Any]:
     return [given.suggest(f"ray{number}") for number in range(times)]
 
 
-def test_the_searcher_hands_out_configurations_and_says_when_it_is_over() -> None:
-    source = suggester(domain(), most_trials=2)
-    found = handed(searcher(source), 3)
-    assert [each["trial_id"] for each in found[:2]] == list(source.outcomes)
+def test_the_searcher_hands_out_configurations_each_to_a_free_worker_and_says_when_it_is_over() -> None:
+    found = handed(searcher(suggester()), 3)
+    assert [each["trial_id"] for each in found[:2]] == [config.trial_id for config in STARTS]
+    assert [each["worker"] for each in found[:2]] == [0, 1]
     assert found[2] == Searcher.FINISHED
 
 
@@ -278,7 +47,7 @@ def test_the_searcher_hands_out_configurations_and_says_when_it_is_over() -> Non
 def test_the_suggester_is_told_how_a_trial_ended(
     result: dict[str, Any] | None, error: bool, expected: tuple[str, int, float | None]
 ) -> None:
-    source = suggester(domain())
+    source = suggester()
     given = searcher(source)
     trial_id = handed(given, 1)[0]["trial_id"]
     given.on_trial_complete("ray0", result, error)
@@ -286,42 +55,16 @@ def test_the_suggester_is_told_how_a_trial_ended(
     assert (outcome.state, outcome.step, outcome.log_loss) == expected
 
 
-def test_the_control_runs_third_and_is_never_told() -> None:
-    where = domain()
-    source = suggester(where, most_trials=4)
-    given = searcher(source, config(where))
-    found = handed(given, 6)
-    assert [isinstance(each, dict) and each["is_control"] for each in found] == [
-        False,
-        False,
-        True,
-        False,
-        False,
-        False,
-    ]
-    assert found[2]["trial_id"] == config(where).trial_id
-    assert found[5] == Searcher.FINISHED
+def test_of_the_control_nobody_is_told() -> None:
+    source = suggester()
+    given = searcher(source, STARTS[0])
+    found = handed(given, 4)
+    assert [each["is_control"] for each in found[:3]] == [False, False, True]
     told = dict(source.outcomes)
     given.on_trial_complete("ray2", {"is_last": True, "step": 4, "log_loss": 1.1})
     assert source.outcomes == told
-
-
-@pytest.mark.parametrize("most_trials", [0, 1, 2])
-def test_the_control_runs_last_where_there_are_fewer_trials(most_trials: int) -> None:
-    where = domain()
-    found = handed(searcher(suggester(where, most_trials=most_trials), config(where)), most_trials + 2)
-    assert [each["is_control"] for each in found[:-1]] == [False] * most_trials + [True]
-    assert found[-1] == Searcher.FINISHED
-
-
-@pytest.mark.parametrize("most_trials", [1, 4])
-def test_the_control_does_not_run_where_it_is_not_admitted(most_trials: int) -> None:
-    where = domain(backbones=("test_vit", "test_resnet"))
-    source = suggester(where, most_trials=most_trials, admit=refuse_vit)
-    found = handed(searcher(source, config(where, "test_vit")), most_trials + 1)
-    assert all(not each["is_control"] for each in found[:-1])
-    assert found[-1] == Searcher.FINISHED
+    assert source.outcomes[STARTS[0].trial_id] == Outcome(STARTS[0], "running")
 
 
 def test_nothing_of_the_searcher_goes_into_rays_snapshots() -> None:
-    assert searcher(suggester(domain())).__getstate__() == {}
+    assert searcher(suggester()).__getstate__() == {}

@@ -1,6 +1,5 @@
 """A tiny tier on a real ray of two workers: slow, because every worker imports torch anew."""
 
-import itertools
 import os
 import signal
 import time
@@ -34,7 +33,7 @@ from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.control import read_control
-from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
 from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
@@ -43,8 +42,9 @@ from spine_ray.tune.cluster import Workers, running_ray
 from spine_ray.tune.crew import Refit, refit_members, score_rows
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.scheduler import ExactAsha
-from spine_ray.tune.searcher import SearchDomain
-from spine_ray.tune.tier import EventCallback, Refusal, TierPlan, _rungs, failure_reason, run_tier
+from spine_ray.tune.suggester import SearchDomain
+from spine_ray.tune.tier import EventCallback, failure_reason, run_tier
+from spine_ray.tune.tier_plan import Refusal, TierPlan
 from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
 CLASSES = {"one": 1, "seven": 7, "zero": 0}
@@ -126,7 +126,7 @@ def plan(**changes: Any) -> TierPlan:
         ),
         "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3,
         "control": None,
-        "deadline": None, "admit": lambda _: None, "describe": describe,
+        "deadline": None, "admit": lambda _, now: None, "describe": describe,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
 
@@ -140,7 +140,7 @@ def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
     )  # fmt: skip
 
 
-def _only_start_if_broken(config: TrialConfig) -> str | None:
+def _only_start_if_broken(config: TrialConfig, now: float) -> str | None:
     return "it is broken" if config.backbone == BROKEN and config not in STARTS else None
 
 
@@ -265,7 +265,7 @@ def _fitted_here(study: Study, config: TrialConfig, rows: np.ndarray) -> np.ndar
 
 @pytest.mark.timeout(180)
 def test_ctrl_c_leaves_the_tier_at_once(study: Study, workers: Workers) -> None:
-    def interrupt(_: TrialConfig) -> str | None:
+    def interrupt(_: TrialConfig, now: float) -> str | None:
         signal.raise_signal(signal.SIGINT)
         return None
 
@@ -290,36 +290,6 @@ def waiting_trial(config: TrialConfig, *, is_control: bool = False) -> RayTrial:
 def callback(events: list[Event]) -> EventCallback:
     handed = {config.trial_id: describe(config, True) for config in STARTS}
     return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append, handed)
-
-
-def known_trial(config: TrialConfig, *folds: int, status: Status | None = "completed") -> Trial:
-    """A trial of earlier: an epoch for each of `folds`, its loss a tenth of its step; -1 is all folds at once."""
-    steps = itertools.accumulate(FOLDS if fold < 0 else 1 for fold in folds)
-    epochs = tuple(
-        EpochDone(
-            trial_id=config.trial_id, step=step, fold=fold, epoch=1, train_loss=1.0, log_loss=step / 10, accuracy=0.5,
-            seconds=1.0, train_images=60, train_images_s=60.0, score_images_s=60.0, peak_mb=1.0, views=EPOCHS,
-            micro_batch=16, note="",
-        )
-        for step, fold in zip(steps, folds, strict=True)
-    )  # fmt: skip
-    end = TrialEnded(
-        trial_id=config.trial_id, status=status or "failed", reason="", step=1, log_loss=0.1, accuracy=0.5, seconds=1.0,
-        time=1.0,
-    )  # fmt: skip
-    return Trial(started=describe(config, False), epochs=epochs, ended=end if status else None)
-
-
-def test_the_rungs_begin_with_what_finished_trials_reached_fold_by_fold() -> None:
-    one, other, third = STARTS
-    whole, stopped = known_trial(one, 0, 0, 1, 1), known_trial(other, 0, status="stopped")
-    for left_out in (known_trial(third, 0, 0, status=None), known_trial(third, -1, -1)):
-        rungs = _rungs(plan(known=(whole, stopped, left_out)))
-        assert rungs.milestones == (1, 2)  # the second is also the first step of a trial of all folds at once
-        assert rungs.recorded == {
-            1: {one.trial_id: (family_of(one.backbone), 0.1), other.trial_id: (family_of(other.backbone), 0.1)},
-            2: {one.trial_id: (family_of(one.backbone), 0.2)},
-        }
 
 
 @pytest.mark.timeout(180)

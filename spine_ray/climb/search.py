@@ -14,9 +14,10 @@ from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_a
 from spine_ray.climb.prepare import Prepared, prepare
 from spine_ray.climb.request import SearchRequest
 from spine_ray.climb.rows import write_comparison
+from spine_ray.climb.runner import StudyRunner
 from spine_ray.climb.ship import ship
 from spine_ray.climb.story import page_of
-from spine_ray.climb.tiers import climb
+from spine_ray.climb.tiers import Climb
 from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
 from spine_ray.data.rows import Source
@@ -72,7 +73,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
                 bring_up_to_date(desk, request.update, budget)
             else:
                 for space in prepared.spaces:
-                    climb(desk, space, budget)
+                    Climb(desk, StudyRunner(desk), space, budget).run()
             shipped = ship(desk, prepared.spaces[-1], budget)
             write_comparison(desk, shipped.evidence)
             change = look_at_change(desk, before, shipped)

@@ -11,8 +11,9 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import TrialStarted
 from spine_ray.study.trials import Trial
-from spine_ray.tune.searcher import SearchDomain
-from spine_ray.tune.tier import TierPlan, run_tier
+from spine_ray.tune.suggester import SearchDomain
+from spine_ray.tune.tier import run_tier
+from spine_ray.tune.tier_plan import TierPlan
 
 TIER = "update"
 """What the progress calls it; in the ledger each trial keeps its tier."""
@@ -53,7 +54,7 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
         reduction=1,
         control=None,
         deadline=budget.training_ends,
-        admit=lambda config: None,
+        admit=lambda config, now: None,
         describe=lambda config, _: _again(desk, earlier[config.trial_id]),
     )
     desk.progress.tier_started(TIER, "What do they say on the rows as they are now?", len(configs))

@@ -1,8 +1,8 @@
 """One tier as one Tuner, built from what the ledger knows and from nothing of ray's own."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +11,14 @@ from ray import cloudpickle, tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial as RayTrial
 
-from spine_ray.ladder.rungs import Rungs
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
-from spine_ray.study.trials import Trial
 from spine_ray.tune.cluster import Workers
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.scheduler import ExactAsha
-from spine_ray.tune.searcher import Outcome, SearchDomain, Suggester, TierSearcher
+from spine_ray.tune.searcher import TierSearcher
+from spine_ray.tune.tier_plan import Refusal, TierPlan
 from spine_ray.tune.trainable import TrialTrainable
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TierPlan:
-    """All that decides how a tier runs."""
-
-    domain: SearchDomain
-    starts: tuple[TrialConfig, ...]
-    """Start recipes, cheapest first."""
-    first: tuple[TrialConfig, ...]
-    """What is tried after them, before anything is suggested."""
-    known: tuple[Trial, ...]
-    """This tier's trials in the ledger."""
-    most_trials: int
-    folds: int
-    reduction: int
-    control: TrialConfig | None
-    """The configuration to run with shuffled labels, or None."""
-    deadline: float | None
-    """Seconds since 1970 after which nothing trains; None for no limit."""
-    admit: Callable[[TrialConfig], str | None]
-    """Returns why a configuration cannot be tried now, or None."""
-    describe: Callable[[TrialConfig, bool], TrialStarted]
-    """Returns the ledger's record of a trial that starts; the flag says whether it is a start recipe."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A configuration that was not tried."""
-
-    config: TrialConfig
-    reason: str
 
 
 def run_tier(
@@ -65,9 +32,8 @@ def run_tier(
         workers: How many trials run at once, and with what.
         on_event: Called in this process for every event, in order.
     """
-    suggester = _suggester(plan)
-    rungs = _rungs(plan)
-    scheduler = ExactAsha(rungs, plan.deadline)
+    queue = plan.queue(time.time)
+    scheduler = ExactAsha(plan.rungs(), plan.deadline)
     start_ids = {config.trial_id for config in plan.starts}
     handed: dict[str, TrialStarted] = {}
 
@@ -75,7 +41,7 @@ def run_tier(
         handed[config.trial_id] = plan.describe(config, config.trial_id in start_ids)
         return _handed_out(handed[config.trial_id])
 
-    searcher = TierSearcher(suggester, describe, plan.control, workers=workers.count)
+    searcher = TierSearcher(queue, describe, workers=workers.count)
     trainable = tune.with_resources(
         tune.with_parameters(TrialTrainable, order=order, crew=workers.crew),
         PlacementGroupFactory([{"CPU": workers.bundles[1]}]),
@@ -99,7 +65,7 @@ def run_tier(
             verbose=0,
         ),
     ).fit()
-    return tuple(Refusal(config, reason) for config, reason in suggester.refused.values())
+    return tuple(Refusal(config, reason) for config, reason in queue.suggester.refused.values())
 
 
 class EventCallback(tune.Callback):
@@ -206,35 +172,7 @@ def _handed_out(started: TrialStarted) -> dict[str, Any]:
         "trial_id": started.trial_id,
         "family": started.family,
         "is_start": started.is_start,
-        "is_control": False,
     }
-
-
-def _suggester(plan: TierPlan) -> Suggester:
-    outcomes: dict[str, Outcome] = {}
-    interrupted = []
-    for trial in plan.known:
-        if trial.status is None:
-            interrupted.append(trial.config)
-        else:
-            step = trial.epochs[-1].step if trial.epochs else 0
-            outcomes[trial.trial_id] = Outcome(trial.config, trial.status, step, trial.log_loss)
-    known = set(outcomes) | {config.trial_id for config in interrupted}
-    room = max(0, plan.most_trials - len({*known, *(config.trial_id for config in plan.starts)}))
-    first = [config for config in plan.first if config not in plan.starts and config.trial_id not in known]
-    waiting = interrupted + [config for config in plan.starts if config.trial_id not in known] + first[:room]
-    return Suggester(plan.domain, waiting, outcomes, plan.most_trials, plan.admit)
-
-
-def _rungs(plan: TierPlan) -> Rungs:
-    """Return the rungs with what finished trials reached; interrupted ones report again as they run again."""
-    configs: Sequence[TrialConfig] = plan.starts
-    rungs = Rungs(configs[0].recipe.epochs, plan.folds, plan.reduction)
-    for trial in plan.known:
-        for epoch in trial.epochs if trial.status is not None else ():
-            if epoch.step in rungs.milestones and epoch.fold >= 0:
-                rungs.recorded.setdefault(epoch.step, {})[trial.trial_id] = (trial.started.family, epoch.log_loss)
-    return rungs
 
 
 def _trial_folder(trial: RayTrial) -> str:

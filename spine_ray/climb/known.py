@@ -1,0 +1,91 @@
+"""What is known of a study while it is climbed: rows, trials, measured costs; and what follows from them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from spine_ray.climb.prepare import Prepared
+from spine_ray.climb.request import SearchRequest
+from spine_ray.core.backbone import licence_of
+from spine_ray.data.samples import Samples
+from spine_ray.ladder.budget import FoldSizes, Forecast, observed_stretch
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.configs import belongs, start_configs
+from spine_ray.space.schema import TierSpace
+from spine_ray.study.events import Event, TrialStarted
+from spine_ray.study.tables import Cost, cost_key
+from spine_ray.study.trials import Trial, trials_from_events
+
+
+@dataclass(kw_only=True, slots=True)
+class Known:
+    """Everything that decides a climb."""
+
+    request: SearchRequest
+    samples: Samples
+    prepared: Prepared
+    events: list[Event]
+    costs: dict[tuple[str, int, float], Cost] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> dict[str, Trial]:
+        """All trials of the study, by id, in the order in which they first started."""
+        return trials_from_events(self.events)
+
+    @property
+    def present(self) -> dict[str, Trial]:
+        """The trials on the rows as they are now, by id; others were trained before the data changed."""
+        version = self.samples.version
+        return {name: trial for name, trial in self.trials.items() if trial.is_of(version)}
+
+    def of_tier(self, tier: TierSpace) -> tuple[Trial, ...]:
+        """Return the present trials that a tier can count as its own, whichever tier or space first ran them."""
+        kind = self.prepared.weights.kind
+        return tuple(trial for trial in self.present.values() if belongs(tier, kind, trial.config))
+
+    def earlier_of_tier(self, tier: TierSpace) -> tuple[Trial, ...]:
+        """Return a tier's completed trials on the rows as they were, lowest log-loss first."""
+        kind, present = self.prepared.weights.kind, self.present
+        earlier = [trial for name, trial in self.trials.items() if name not in present and trial.is_completed]
+        mine = [trial for trial in earlier if belongs(tier, kind, trial.config)]
+        return tuple(sorted(mine, key=lambda trial: (trial.log_loss or 0.0, trial.trial_id)))
+
+    def starts(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
+        """Return a tier's start recipes, as the space lists them."""
+        return start_configs(tier, self.prepared.weights.kind)[: tier.trials]
+
+    def macs(self, config: TrialConfig) -> int:
+        """Return the multiply-accumulates of one forward pass of one image."""
+        return self.prepared.facts[config.backbone, config.resolution].macs
+
+    def forecast(self) -> Forecast:
+        """Return the predictor of seconds, corrected by what finished trials took."""
+        folds = self.samples.num_folds
+        held_out = len(self.samples.dev) / folds
+        sizes = FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds)
+        trials = list(self.trials.values())
+        stretch = observed_stretch(trials, Forecast(self.costs, sizes))
+        built = frozenset(cost_key(trial.config) for trial in trials if trial.is_completed)
+        return Forecast(self.costs, sizes, stretch, built)
+
+    def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
+        """Return what makes the ledger's record of a trial that starts in a tier."""
+
+        def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
+            facts = self.prepared.facts[config.backbone, config.resolution]
+            return TrialStarted(
+                trial_id=config.trial_id,
+                tier=tier,
+                config=config,
+                family=self.prepared.families[config.backbone],
+                is_start=is_start,
+                total_steps=config.recipe.epochs * self.samples.num_folds,
+                params=facts.params,
+                macs=facts.macs,
+                weights_source=self.prepared.weights.source,
+                licence=licence_of(config.backbone),
+                data_version=self.samples.version,
+                time=time.time(),
+            )
+
+        return describe

@@ -1,0 +1,73 @@
+"""What decides how a tier runs, whoever runs it: what is tried first, what is known, who is admitted. Knows no ray."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spine_ray.ladder.rungs import Rungs
+from spine_ray.space.config import TrialConfig
+from spine_ray.study.events import TrialStarted
+from spine_ray.study.trials import Trial
+from spine_ray.tune.suggester import Outcome, Queue, SearchDomain, Suggester
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TierPlan:
+    """All that decides how a tier runs."""
+
+    domain: SearchDomain
+    starts: tuple[TrialConfig, ...]
+    """Start recipes, cheapest first."""
+    first: tuple[TrialConfig, ...]
+    """What is tried after them, before anything is suggested."""
+    known: tuple[Trial, ...]
+    """This tier's trials in the ledger."""
+    most_trials: int
+    folds: int
+    reduction: int
+    control: TrialConfig | None
+    """The configuration to run with shuffled labels, or None."""
+    deadline: float | None
+    """Seconds since 1970 after which nothing trains; None for no limit."""
+    admit: Callable[[TrialConfig, float], str | None]
+    """Returns why a configuration cannot be tried at a time (seconds since 1970), or None."""
+    describe: Callable[[TrialConfig, bool], TrialStarted]
+    """Returns the ledger's record of a trial that starts; the flag says whether it is a start recipe."""
+
+    def queue(self, now: Callable[[], float]) -> Queue:
+        """Return what hands out the trials: interrupted ones, start recipes, those to try first, then suggestions.
+
+        Args:
+            now: Seconds since 1970, on the clock that the tier runs by.
+        """
+        outcomes: dict[str, Outcome] = {}
+        interrupted = []
+        for trial in self.known:
+            if trial.status is None:
+                interrupted.append(trial.config)
+            else:
+                step = trial.epochs[-1].step if trial.epochs else 0
+                outcomes[trial.trial_id] = Outcome(trial.config, trial.status, step, trial.log_loss)
+        known = set(outcomes) | {config.trial_id for config in interrupted}
+        room = max(0, self.most_trials - len({*known, *(config.trial_id for config in self.starts)}))
+        first = [config for config in self.first if config not in self.starts and config.trial_id not in known]
+        waiting = interrupted + [config for config in self.starts if config.trial_id not in known] + first[:room]
+        admit = self.admit
+        suggester = Suggester(self.domain, waiting, outcomes, self.most_trials, lambda config: admit(config, now()))
+        return Queue(suggester, self.control)
+
+    def rungs(self) -> Rungs:
+        """Return the rungs with what finished trials reached; interrupted ones report again as they run again."""
+        rungs = Rungs(self.starts[0].recipe.epochs, self.folds, self.reduction)
+        for trial in self.known:
+            for epoch in trial.epochs if trial.status is not None else ():
+                if epoch.step in rungs.milestones and epoch.fold >= 0:
+                    rungs.recorded.setdefault(epoch.step, {})[trial.trial_id] = (trial.started.family, epoch.log_loss)
+        return rungs
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A configuration that was not tried."""
+
+    config: TrialConfig
+    reason: str

@@ -1,0 +1,127 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.configs import start_configs
+from spine_ray.space.fields import Around
+from spine_ray.space.schema import TierSpace
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.trials import trials_from_events
+from spine_ray.tune.rehearsal import Clock, rehearse_tier
+from spine_ray.tune.suggester import SearchDomain
+from spine_ray.tune.tier_plan import Refusal, TierPlan
+
+EPOCHS, FOLDS = 3, 2
+TIER = TierSpace(
+    name="light",
+    backbones=("test_resnet", "test_vit"),
+    resolutions=(32,),
+    recipe={"epochs": EPOCHS, "lr": Around(3.0)},
+    trials=8,
+)
+STARTS = start_configs(TIER, "pretrained")
+SECONDS = {"test_resnet": 2.0, "test_vit": 5.0}
+
+
+def plan(**changes: Any) -> TierPlan:
+    pairs = frozenset((each, 32) for each in TIER.backbones)
+    values: dict[str, Any] = {
+        "domain": SearchDomain(tier=TIER, weights="pretrained", buildable=pairs, seed=0),
+        "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 1,
+        "control": None, "deadline": None, "admit": lambda config, now: None, "describe": describe,
+    }  # fmt: skip
+    return TierPlan(**{**values, **changes})
+
+
+def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
+    return TrialStarted(
+        trial_id=config.trial_id, tier=TIER.name, config=config, family=config.backbone, is_start=is_start,
+        total_steps=EPOCHS * FOLDS, params=1, macs=1, weights_source="random", licence="unknown", data_version="rows",
+        time=0.0,
+    )  # fmt: skip
+
+
+def epochs_of(config: TrialConfig, losses: Sequence[float] | None = None) -> list[EpochDone]:
+    steps = range(1, EPOCHS * FOLDS + 1)
+    return [
+        EpochDone(
+            trial_id=config.trial_id, step=step, fold=(step - 1) // EPOCHS, epoch=(step - 1) % EPOCHS + 1,
+            train_loss=1.0, log_loss=losses[step - 1] if losses else config.recipe.lr, accuracy=0.5,
+            seconds=SECONDS[config.backbone], train_images=60, train_images_s=60.0, score_images_s=60.0, peak_mb=1.0,
+            views=EPOCHS, micro_batch=16, note="",
+        )
+        for step in steps
+    ]  # fmt: skip
+
+
+def rehearse(
+    workers: int, script: Callable[[TrialConfig], list[EpochDone]] = epochs_of, **changes: Any
+) -> tuple[list[Event], float, tuple[Refusal, ...]]:
+    events: list[Event] = []
+    clock = Clock(100.0)
+    refused = rehearse_tier(plan(**changes), workers, clock, script, events.append)
+    return events, clock.now - 100.0, refused
+
+
+def test_one_worker_takes_the_sum_of_all_epochs_and_every_trial_is_completed() -> None:
+    events, seconds, _ = rehearse(1)
+    trials = trials_from_events(events).values()
+    assert len(trials) == TIER.trials
+    assert all(trial.is_completed and len(trial.epochs) == EPOCHS * FOLDS for trial in trials)
+    assert seconds == pytest.approx(sum(trial.seconds for trial in trials))
+
+
+def test_two_workers_take_what_list_scheduling_takes() -> None:
+    events, seconds, _ = rehearse(2)
+    free = [0.0, 0.0]
+    for trial in trials_from_events(events).values():  # in the order in which they were handed out
+        free.sort()
+        assert trial.started.time == pytest.approx(100.0 + free[0])
+        free[0] += trial.seconds
+    assert seconds == pytest.approx(max(free))
+    ends = [event.time for event in events if isinstance(event, TrialEnded)]
+    assert ends == sorted(ends)
+
+
+def test_losers_are_stopped_at_the_rungs_and_start_recipes_are_not_stopped_in_fold_0() -> None:
+    def script(config: TrialConfig) -> list[EpochDone]:
+        is_start = config in STARTS
+        return epochs_of(config, [9.0 if is_start else 1.0 + config.recipe.lr] * EPOCHS * FOLDS)
+
+    events, _, _ = rehearse(1, script, reduction=3)
+    trials = trials_from_events(events)
+    stopped = [trial for trial in trials.values() if trial.status == "stopped"]
+    assert stopped
+    milestones = {1, EPOCHS}
+    assert {len(trial.epochs) for trial in stopped} <= milestones
+    assert all(len(trials[start.trial_id].epochs) >= EPOCHS for start in STARTS)
+    assert all("above the cut" in trial.ended.reason for trial in stopped if trial.ended)
+
+
+def test_after_the_deadline_trials_end_with_their_epoch_and_none_begins_that_is_not_admitted() -> None:
+    def admit(config: TrialConfig, now: float) -> str | None:
+        return "too late" if now > 103.0 else None
+
+    events, seconds, refused = rehearse(1, deadline=105.0, admit=admit)
+    (trial,) = trials_from_events(events).values()
+    assert trial.status == "stopped"
+    assert trial.ended is not None
+    assert trial.ended.reason == "the budget is spent"
+    assert seconds == pytest.approx(6.0)  # three epochs of 2 s: the first end after 5 s
+    assert refused[0] == Refusal(STARTS[1], "too late")
+
+
+def test_the_control_takes_a_folds_time_and_leaves_no_event() -> None:
+    alone, with_control = rehearse(1), rehearse(1, control=STARTS[0])
+    assert len(alone[0]) == len(with_control[0])
+    assert with_control[1] - alone[1] == pytest.approx(EPOCHS * SECONDS["test_resnet"])
+
+
+def test_a_trial_whose_loss_is_no_number_is_stopped_at_once() -> None:
+    def script(config: TrialConfig) -> list[EpochDone]:
+        return epochs_of(config, [float("nan")] * EPOCHS * FOLDS)
+
+    events, _, _ = rehearse(2, script)
+    assert {len(trial.epochs) for trial in trials_from_events(events).values()} == {1}
