@@ -7,7 +7,7 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
 from spine_ray.tune.searcher import TierSearcher
-from spine_ray.tune.suggester import Outcome, Queue, SearchDomain, Suggester
+from spine_ray.tune.suggester import Outcome, Queue, SearchDomain, Suggester, suggest
 
 TIER = TierSpace(name="light", backbones=("test_resnet", "test_vit"), resolutions=(32,), trials=2)
 PAIRS = frozenset((backbone, 32) for backbone in TIER.backbones)
@@ -16,7 +16,7 @@ STARTS = start_configs(TIER, "pretrained")
 
 def suggester() -> Suggester:
     where = SearchDomain(tier=TIER, weights="pretrained", buildable=PAIRS, seed=0)
-    return Suggester(where, list(STARTS), {}, TIER.trials, lambda _: None)
+    return Suggester(where, list(STARTS), {}, TIER.trials, lambda _: None, suggest)
 
 
 def searcher(source: Suggester, control: TrialConfig | None = None) -> TierSearcher:

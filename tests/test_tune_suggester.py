@@ -11,7 +11,7 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import build_config, start_configs
 from spine_ray.space.fields import Around, Choice, Field, LogUniform, Uniform
 from spine_ray.space.schema import TierSpace
-from spine_ray.tune.suggester import Handed, Outcome, Queue, SearchDomain, Suggester, _record, suggest
+from spine_ray.tune.suggester import Handed, Outcome, Queue, SearchDomain, Suggester, _record, draw, suggest
 
 BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
 
@@ -44,7 +44,7 @@ def refuse_vit(each: TrialConfig) -> str | None:
 
 
 def suggester(where: SearchDomain, most_trials: int = 8, **changes: Any) -> Suggester:
-    values: dict[str, Any] = {"waiting": [], "outcomes": {}, "admit": lambda _: None}
+    values: dict[str, Any] = {"waiting": [], "outcomes": {}, "admit": lambda _: None, "ask": suggest}
     return Suggester(domain=where, most_trials=most_trials, **{**values, **changes})
 
 
@@ -283,3 +283,16 @@ def test_the_control_does_not_run_where_it_is_not_admitted(most_trials: int) -> 
     source = suggester(where, most_trials=most_trials, admit=refuse_vit)
     found = handed(Queue(source, config(where, "test_vit")), most_trials + 1)
     assert [each and each.is_control for each in found] == [False] * most_trials + [None]
+
+
+def test_blind_draws_reach_every_corner_of_the_domain_and_nothing_beyond() -> None:
+    where = domain()
+    found = [draw(where, [], number, 0) for number in range(300)]
+    assert {(each.backbone, each.resolution, each.freeze) for each in found} == {
+        (backbone, resolution, freeze) for backbone, resolution in where.buildable for freeze in where.tier.freezes
+    }
+    starts = {freeze: config(where, freeze=freeze).recipe.lr for freeze in where.tier.freezes}
+    ratios = [each.recipe.lr / starts[each.freeze] for each in found]
+    assert 1 / 3.001 < min(ratios) < 0.4 < 2.5 < max(ratios) < 3.001
+    assert found == [draw(where, some_outcomes(where), number, 0) for number in range(300)]
+    assert len({each.trial_id for each in found}) == 300

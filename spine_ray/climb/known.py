@@ -14,7 +14,7 @@ from spine_ray.space.configs import belongs, start_configs
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import Event, TrialStarted
 from spine_ray.study.tables import Cost, cost_key
-from spine_ray.study.trials import Trial, trials_from_events
+from spine_ray.study.trials import Trial, add_event
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,11 +26,16 @@ class Known:
     prepared: Prepared
     events: list[Event]
     costs: dict[tuple[str, int, float], Cost] = field(default_factory=dict)
+    _trials: dict[str, Trial] = field(default_factory=dict, init=False)
+    _folded: int = field(default=0, init=False)
 
     @property
     def trials(self) -> dict[str, Trial]:
         """All trials of the study, by id, in the order in which they first started."""
-        return trials_from_events(self.events)
+        for event in self.events[self._folded :]:  # folded once: admission asks before every trial
+            add_event(self._trials, event)
+        self._folded = len(self.events)
+        return self._trials
 
     @property
     def present(self) -> dict[str, Trial]:

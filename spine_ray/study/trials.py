@@ -73,26 +73,35 @@ class Trial:
 def trials_from_events(events: Iterable[Event]) -> dict[str, Trial]:
     """Fold events into trials, in the order in which the trials first started.
 
-    A trial that starts again (it was interrupted before) forgets the epochs from the step at which it resumes:
-    a later epoch event with a step that exists replaces it and all after it. One that starts again on other rows
-    forgets all of them.
-
     Raises:
         ValueError: If an event stands before the start of its trial.
     """
     trials: dict[str, Trial] = {}
     for event in events:
-        if isinstance(event, TrialStarted):
-            known = trials.get(event.trial_id)
-            is_same = known is not None and known.started.data_version == event.data_version
-            trials[event.trial_id] = Trial(started=event, epochs=known.epochs if known and is_same else ())
-            continue
-        trial = trials.get(event.trial_id)
-        if trial is None:
-            raise ValueError(f"the ledger has an event of trial {event.trial_id} before its start")
-        if isinstance(event, EpochDone):
-            kept = tuple(epoch for epoch in trial.epochs if epoch.step < event.step)
-            trials[event.trial_id] = replace(trial, epochs=(*kept, event))
-        else:
-            trials[event.trial_id] = replace(trial, ended=event)
+        add_event(trials, event)
     return trials
+
+
+def add_event(trials: dict[str, Trial], event: Event) -> None:
+    """Change the trials, by id, by what has happened.
+
+    A trial that starts again (it was interrupted before) forgets the epochs from the step at which it resumes:
+    a later epoch event with a step that exists replaces it and all after it. One that starts again on other rows
+    forgets all of them.
+
+    Raises:
+        ValueError: If the event stands before the start of its trial.
+    """
+    if isinstance(event, TrialStarted):
+        known = trials.get(event.trial_id)
+        is_same = known is not None and known.started.data_version == event.data_version
+        trials[event.trial_id] = Trial(started=event, epochs=known.epochs if known and is_same else ())
+        return
+    trial = trials.get(event.trial_id)
+    if trial is None:
+        raise ValueError(f"the ledger has an event of trial {event.trial_id} before its start")
+    if isinstance(event, EpochDone):
+        kept = tuple(epoch for epoch in trial.epochs if epoch.step < event.step)
+        trials[event.trial_id] = replace(trial, epochs=(*kept, event))
+    else:
+        trials[event.trial_id] = replace(trial, ended=event)

@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -60,6 +60,10 @@ class SearchDomain:
     """Backbones by what their frozen features promise, best first; empty where nothing was screened."""
 
 
+Ask = Callable[[SearchDomain, Sequence[Outcome], int, int], TrialConfig]
+"""From a domain, what is known, the number of the suggestion and the attempt at it to a configuration."""
+
+
 @dataclass(slots=True)
 class Suggester:
     """Chooses configurations."""
@@ -72,6 +76,8 @@ class Suggester:
     most_trials: int
     admit: Callable[[TrialConfig], str | None]
     """Returns why a configuration cannot be tried now, or None."""
+    ask: Ask
+    """Returns a suggestion; it may be one that was tried, or one that is not admitted."""
     refused: dict[str, tuple[TrialConfig, str]] = field(default_factory=dict)
 
     def next_config(self) -> TrialConfig | None:
@@ -84,7 +90,7 @@ class Suggester:
             return None
         number = len(self.outcomes)
         for attempt in range(_ASKS + _DRAWS):
-            config = suggest(self.domain, list(self.outcomes.values()), number, attempt)
+            config = self.ask(self.domain, list(self.outcomes.values()), number, attempt)
             if config.trial_id not in self.outcomes and config.trial_id not in self.refused and self._take(config):
                 return config
         return None
@@ -159,6 +165,22 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, atte
     if "lr" not in values:
         return config
     return replace(config, recipe=replace(config.recipe, lr=float(f"{config.recipe.lr:.3g}")))
+
+
+def draw(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, attempt: int) -> TrialConfig:
+    """Draw a configuration blindly, as a sampler does that has not learnt anything yet."""
+    rng = random.Random(derive_seed(domain.seed, "draw", domain.tier.name, number, attempt))
+    backbone = rng.choice(_backbones(domain))
+    _, resolutions = _resolutions(domain, backbone)
+    values: dict[str, Scalar] = {}
+    for name, distribution in _recipe_distributions(domain.tier).items():
+        if isinstance(distribution, FloatDistribution):
+            low, high = distribution.low, distribution.high
+            values[name] = low * (high / low) ** rng.random() if distribution.log else rng.uniform(low, high)
+        elif isinstance(distribution, CategoricalDistribution):
+            values[name] = cast("Scalar", rng.choice(distribution.choices))
+    freeze = rng.choice(domain.tier.freezes)
+    return build_config(domain.tier, domain.weights, backbone, rng.choice(resolutions), freeze, values)
 
 
 def _led_backbone(domain: SearchDomain, names: Sequence[str], seed: int) -> str | None:

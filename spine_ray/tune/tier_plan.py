@@ -7,7 +7,7 @@ from spine_ray.ladder.rungs import Rungs
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import TrialStarted
 from spine_ray.study.trials import Trial
-from spine_ray.tune.suggester import Outcome, Queue, SearchDomain, Suggester
+from spine_ray.tune.suggester import Ask, Outcome, Queue, SearchDomain, Suggester, suggest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +32,8 @@ class TierPlan:
     """Returns why a configuration cannot be tried at a time (seconds since 1970), or None."""
     describe: Callable[[TrialConfig, bool], TrialStarted]
     """Returns the ledger's record of a trial that starts; the flag says whether it is a start recipe."""
+    ask: Ask = suggest
+    """Suggests what is tried when nothing is waiting any more."""
 
     def queue(self, now: Callable[[], float]) -> Queue:
         """Return what hands out the trials: interrupted ones, start recipes, those to try first, then suggestions.
@@ -52,7 +54,9 @@ class TierPlan:
         first = [config for config in self.first if config not in self.starts and config.trial_id not in known]
         waiting = interrupted + [config for config in self.starts if config.trial_id not in known] + first[:room]
         admit = self.admit
-        suggester = Suggester(self.domain, waiting, outcomes, self.most_trials, lambda config: admit(config, now()))
+        suggester = Suggester(
+            self.domain, waiting, outcomes, self.most_trials, lambda config: admit(config, now()), self.ask
+        )
         return Queue(suggester, self.control)
 
     def rungs(self) -> Rungs:
