@@ -87,10 +87,11 @@ def test_a_resolution_that_was_not_measured_is_scaled_by_its_pixels() -> None:
     assert nearest.seconds(config(resolution=96)) == pytest.approx(50 * 8.2 * (96 / 128) ** 2)
 
 
-def test_a_freeze_depth_that_was_not_measured_takes_the_nearest_with_less_frozen() -> None:
+def test_a_freeze_depth_that_was_not_measured_is_reckoned_from_the_nearest_with_less_frozen() -> None:
     known = (cost(freeze=0.0, train_images_s=10.0), cost(freeze=0.5, train_images_s=20.0), cost(freeze=1.0))
-    assert forecast(*known).seconds(config(freeze=0.9)) == pytest.approx(50 * 4.2)  # 0.5, although 1.0 is nearer
-    assert forecast(*known).seconds(config(freeze=0.4)) == pytest.approx(50 * 8.2)
+    # From 0.5, although 1.0 is nearer: a fifth of what 0.5 trains is left; the rest is passed forwards, once a view.
+    assert forecast(*known).seconds(config(freeze=0.9)) == pytest.approx(0.2 * 50 * 4.2 + 0.8 * 11 * 100 / 100)
+    assert forecast(*known).seconds(config(freeze=0.4)) == pytest.approx(0.6 * 50 * 8.2 + 0.4 * 11 * 100 / 100)
     assert forecast(*known).seconds(config(freeze=1.0)) == pytest.approx(50 * 2.2)
     # Where nothing with less frozen is known, the least frozen is what there is.
     assert forecast(*known[1:]).seconds(config(freeze=0.25)) == pytest.approx(50 * 4.2)

@@ -41,22 +41,40 @@ class Forecast:
     built: frozenset[tuple[str, int, float]] = frozenset()
 
     def seconds(self, config: TrialConfig) -> float | None:
-        """Return the predicted wall time of a trial on one worker, s; None where nothing was measured.
+        """Return the predicted wall time of a trial on one worker, s; None where nothing of its backbone was measured."""
+        parts = self.parts(config)
+        if parts is None:
+            return None
+        return parts.epoch * config.recipe.epochs * self.sizes.folds + parts.prefix
 
-        A resolution that was not measured is scaled by its pixels; a freeze depth that was not takes what is known of
-        the same backbone with less frozen, which is more.
+    def parts(self, config: TrialConfig) -> "TrialSeconds | None":
+        """Return what the predicted wall time of a trial is made of; None where nothing of its backbone was measured.
+
+        A resolution that was not measured is scaled by its pixels. A freeze depth that was not is reckoned from one with
+        less frozen, as if every share of the depth took the same time.
         """
         known = [cost for cost in self.costs.values() if cost.backbone == config.backbone]
         if not known:
             return None
         best = min(known, key=lambda cost: _distance(cost, config))
-        pixels = (config.resolution / best.resolution) ** 2
-        epoch = self.sizes.train / best.train_images_s + self.sizes.held_out / best.score_images_s
-        seconds = epoch * config.recipe.epochs * self.sizes.folds
-        if best.prefix_images_s is not None and cost_key(config) not in self.built:
-            views = config.recipe.epochs + 1  # the scoring view
-            seconds += views * (self.sizes.train + self.sizes.held_out) / best.prefix_images_s
-        return seconds * pixels * self.stretch
+        scale = (config.resolution / best.resolution) ** 2 * self.stretch
+        trained = min(1.0, (1.0 - config.freeze) / (1.0 - best.freeze)) if best.freeze < 1.0 else 1.0
+        epoch = trained * (self.sizes.train / best.train_images_s + self.sizes.held_out / best.score_images_s)
+        forward = 0.0 if best.prefix_images_s is None else 1.0 / best.prefix_images_s
+        forward += (1.0 - trained) / best.score_images_s
+        views = 0 if cost_key(config) in self.built else config.recipe.epochs + 1  # the scoring view
+        prefix = forward * views * (self.sizes.train + self.sizes.held_out)
+        return TrialSeconds(epoch=epoch * scale, prefix=prefix * scale)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSeconds:
+    """What a trial's wall time on one worker is made of, s."""
+
+    epoch: float
+    """Training and scoring what is trained, one epoch of one fold."""
+    prefix: float
+    """What is frozen, once for all epochs and folds; 0 where its activations are on disk."""
 
 
 def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:
