@@ -20,15 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = make_console()
     # Imported here, so that --help and wrong words are answered without waiting for torch.
     from spine_ray.climb.request import StoppedByGate
-    from spine_ray.climb.search import run_search
+    from spine_ray.climb.search import plan_search, run_search
     from spine_ray.climb.words import search_request
     from spine_ray.data.sources import open_source
+    from spine_ray.show.plan_table import print_plan
     from spine_ray.show.terminal import print_page
 
     progress = make_progress(console)
     try:
         source = open_source(given.data)
         request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}")
+        if request.plan:
+            print_plan(console, plan_search(request, source, progress))
+            return 0
         page = run_search(request, source, progress)
     except ValueError as error:
         progress.close()
@@ -59,6 +63,8 @@ def _parser() -> Parser:
     parser.add_argument("--address", help="a running Ray cluster")
     parser.add_argument("--tracking", help="MLflow tracking URI; default: a database in the study")
     parser.add_argument("--open-test", action="store_true", help="look at the test split again")
+    parser.add_argument("--plan", action="store_true", help="say what it will take and train nothing")
+    parser.add_argument("--on", metavar="SHAPE", help="with --plan: for another machine, such as 8xGPU or 16xCPU")
     parser.add_argument("--resume", action="store_true", help="refuse to begin a new study")
     parser.add_argument("--force", action="store_true", help="go on although preflight found an error")
     parser.add_argument(

@@ -11,7 +11,7 @@ from test_search import CLASSES, oof_bytes, run, write_pictures
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
-from spine_ray.study.tables import read_samples
+from spine_ray.study.tables import read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
 
 SPACE = """
@@ -35,11 +35,31 @@ def write_space(folder: Path, name: str, *backbones: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A study of which only the plan was asked."""
     folder = tmp_path_factory.mktemp("come_back")
     write_pictures(folder / "pictures")
     write_space(folder, "one", "test_resnet")
     write_space(folder, "two", "test_efficientnet")
+    return folder, run(folder, "--space", "one.yaml", *WORDS, "--plan")
+
+
+@pytest.mark.timeout(120)
+def test_a_plan_trains_nothing_and_says_what_it_would_take(
+    planned: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, done = planned
+    assert done.returncode == 0, done.stderr
+    assert "What it will take on 1 CPU worker; nothing was trained" in done.stdout
+    paths = StudyPaths(folder / "study")
+    assert paths.ledger.read_bytes() == b""
+    assert {cost.backbone for cost in read_costs(paths).values()} == {"test_resnet"}
+    assert not paths.ensemble.exists()
+
+
+@pytest.fixture(scope="module")
+def finished(planned: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    folder, _ = planned
     done = run(folder, "--space", "one.yaml", *WORDS)
     assert done.returncode == 0, done.stderr
     return folder
@@ -77,6 +97,9 @@ def test_what_the_addition_changed_is_printed_and_kept(
     assert history[1]["gain"] == pytest.approx(history[1]["log_loss_before"] - history[1]["log_loss"])
     assert history[1]["gain_low"] <= history[1]["gain"] <= history[1]["gain_high"]
     assert "What this search changed" in done.stdout
+    told = json.loads(StudyPaths(finished / "study").plan.read_text())["told"]
+    assert told["actual"] > 0.0
+    assert f"took {told['actual'] / 60:.1f} min" in done.stdout
     assert "1 trial added in" in done.stdout
 
 

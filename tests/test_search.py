@@ -190,6 +190,8 @@ BAD_INPUT = {
     "budget": (["--space", "tiny.yaml", "--budget", "soon"], "soon"),
     "workers": (["--space", "tiny.yaml", "--data", "pictures", "--workers", "999"], "--workers"),
     "no worker": (["--space", "tiny.yaml", "--data", "pictures", "--workers", "0"], "--workers"),
+    "machine without a plan": (["--space", "tiny.yaml", "--data", "pictures", "--on", "8xGPU"], "--plan"),
+    "machine": (["--space", "tiny.yaml", "--data", "pictures", "--plan", "--on", "many"], "8xGPU"),
     "no word": (["--space", "tiny.yaml", "--nonsense"], "--nonsense"),
 }
 

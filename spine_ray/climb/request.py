@@ -28,6 +28,10 @@ class SearchRequest:
     """Go on although preflight found an error."""
     update: tuple[str, ...]
     """Trials from before the data changed that are to be trained again, and nothing else."""
+    plan: bool
+    """Say what it will take, and train nothing."""
+    on: str | None
+    """The machine that the plan is for, such as `8xGPU`; None for this one."""
     command: str
     """What to type to run it again."""
 

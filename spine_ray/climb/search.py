@@ -10,6 +10,7 @@ import torch
 
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.history import keep_change, look_at_change, look_back
+from spine_ray.climb.plan import Shape, keep_outcome, keep_prediction, predict
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
 from spine_ray.climb.request import SearchRequest
@@ -22,6 +23,7 @@ from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
 from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
+from spine_ray.ladder.prediction import Prediction
 from spine_ray.show.live import Progress
 from spine_ray.show.page import ReportPage, write_report
 from spine_ray.space.cost_matrix import cost_table
@@ -41,6 +43,57 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         ValueError: If something asked for cannot be done; nothing was changed.
         StoppedByGate: If preflight or a gate ended the search.
     """
+    with _open_study(request, source, progress) as (desk, budget):
+        before = look_back(desk)
+        prediction = None
+        if request.update:
+            bring_up_to_date(desk, request.update, budget)
+        else:
+            prediction = _predict(desk, budget)
+            for space in desk.prepared.spaces:
+                Climb(desk, StudyRunner(desk), space, budget).run()
+        shipped = ship(desk, desk.prepared.spaces[-1], budget)
+        write_comparison(desk, shipped.evidence)
+        change = look_at_change(desk, before, shipped)
+        keep_change(desk.paths, change)
+        told = None if prediction is None else keep_outcome(desk, prediction, budget)
+        page = page_of(desk, shipped, change, told)
+        desk.tracker.put_ensemble(_summary(page))
+        write_report(desk.paths.report, page)
+    return page
+
+
+def plan_search(request: SearchRequest, source: Source, progress: Progress) -> Prediction:
+    """Run preflight, measure what the start recipes cost, and return what the search will take; nothing trains.
+
+    Raises:
+        ValueError: If something asked for cannot be done.
+        StoppedByGate: If preflight found that it would not begin.
+    """
+    on = None if request.on is None else Shape.parse(request.on)
+    with _open_study(request, source, progress) as (desk, budget):
+        freezes = [
+            replace(start, freeze=freeze)
+            for space in desk.prepared.spaces
+            for tier in space.tiers
+            for start in desk.starts(tier)
+            for freeze in tier.freezes
+        ]
+        desk.measure(freezes)
+        return predict(desk, budget, on)
+
+
+def _predict(desk: Desk, budget: Budget) -> Prediction:
+    """Measure the start recipes of all tiers, and keep and tell what is to be expected."""
+    desk.measure([each for space in desk.prepared.spaces for tier in space.tiers for each in desk.starts(tier)])
+    prediction = predict(desk, budget)
+    keep_prediction(desk, prediction)
+    return prediction
+
+
+@contextlib.contextmanager
+def _open_study(request: SearchRequest, source: Source, progress: Progress) -> Iterator[tuple[Desk, Budget]]:
+    """Look at the data, open or begin the study, decode the pictures, start the workers."""
     budget = Budget(began=time.time(), seconds=request.budget_s)
     if request.address is None:  # refused before anything is written
         share({"CPU": float(os.cpu_count() or 1)}, request.workers)
@@ -67,21 +120,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
                 arithmetic=arithmetic_of(record),
                 activation_bytes=record.choices.activation_bytes,
             )
-            desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
-            before = look_back(desk)
-            if request.update:
-                bring_up_to_date(desk, request.update, budget)
-            else:
-                for space in prepared.spaces:
-                    Climb(desk, StudyRunner(desk), space, budget).run()
-            shipped = ship(desk, prepared.spaces[-1], budget)
-            write_comparison(desk, shipped.evidence)
-            change = look_at_change(desk, before, shipped)
-            keep_change(paths, change)
-            page = page_of(desk, shipped, change)
-            tracker.put_ensemble(_summary(page))
-        write_report(paths.report, page)
-    return page
+            yield _desk(request, rows, prepared, record, order, workers, progress, tracker), budget
 
 
 def _desk(

@@ -80,10 +80,7 @@ def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Cho
 def _fits(desk: Desk, configs: list[TrialConfig], budget: Budget) -> bool:
     if budget.seconds is None:
         return True
-    forecast, folds = desk.forecast(), desk.samples.num_folds
-    # One fit on all dev rows costs what one fold costs, times folds / (folds - 1), without the scoring.
-    seconds = [(forecast.seconds(config) or 0.0) / (folds - 1) for config in configs]
-    wall = max(max(seconds), sum(seconds) / desk.workers.count)
+    wall = desk.forecast().refit_seconds(configs, desk.workers.count)
     return time.time() + wall <= budget.began + budget.seconds
 
 

@@ -17,8 +17,15 @@ from spine_ray.show.board import (
 from spine_ray.show.page import ReportPage
 
 
-def page_of(desk: Desk, shipped: Shipped, change: Change) -> ReportPage:
-    """Gather everything the terminal and the page show."""
+def page_of(desk: Desk, shipped: Shipped, change: Change, told: dict[str, Any] | None) -> ReportPage:
+    """Gather everything the terminal and the page show.
+
+    Args:
+        desk: The study.
+        shipped: The answer.
+        change: What the search changed.
+        told: What was predicted beside what it took; None where nothing was predicted.
+    """
     record = desk.request
     return ReportPage(
         study=str(record.study),
@@ -28,11 +35,17 @@ def page_of(desk: Desk, shipped: Shipped, change: Change) -> ReportPage:
         gates=tuple(desk.decisions),
         ensemble=ensemble_board(shipped.choice),
         final=final_board(shipped),
-        changed=change.lines,
+        changed=change.lines if told is None else (*change.lines, _prediction_line(told)),
         failures=tuple(_failures(desk)),
         facts=_facts(desk),
         reproduce=(record.command,),
     )
+
+
+def _prediction_line(told: dict[str, Any]) -> str:
+    low, high, actual = (told[name] / 60 for name in ("predicted_low", "predicted_high", "actual"))
+    beside = "inside" if told["is_inside"] else "outside"
+    return f"predicted {low:.1f} to {high:.1f} min ({told['outcome']}), took {actual:.1f} min: {beside} the range"
 
 
 def final_board(shipped: Shipped) -> FinalBoard | None:

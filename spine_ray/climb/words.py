@@ -22,6 +22,8 @@ def search_request(given: argparse.Namespace, source: Source, command: str) -> S
     Raises:
         ValueError: If a word means nothing.
     """
+    if given.on is not None and not given.plan:
+        raise ValueError("--on says for which machine --plan reckons; add --plan")
     spaces = tuple(_space(name, given.set, source.is_sample) for name in given.space)
     budget = given.budget or spaces[0].budget
     weights = given.weights or spaces[0].weights or "auto"
@@ -42,6 +44,8 @@ def search_request(given: argparse.Namespace, source: Source, command: str) -> S
         resume=given.resume,
         force=given.force,
         update=tuple(given.update),
+        plan=given.plan,
+        on=given.on,
         command=command,
     )
 
@@ -69,6 +73,8 @@ def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:
         resume=False,
         force=False,
         update=(),
+        plan=False,
+        on=None,
         command="python -m spine_ray.check",
     )
 

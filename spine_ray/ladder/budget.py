@@ -41,17 +41,24 @@ class Forecast:
     built: frozenset[tuple[str, int, float]] = frozenset()
 
     def seconds(self, config: TrialConfig) -> float | None:
-        """Return the predicted wall time of a trial on one worker, s; None where nothing of its backbone was measured."""
+        """Return the predicted wall time of a trial on one worker, s; None where its backbone was never measured."""
         parts = self.parts(config)
         if parts is None:
             return None
         return parts.epoch * config.recipe.epochs * self.sizes.folds + parts.prefix
 
-    def parts(self, config: TrialConfig) -> "TrialSeconds | None":
-        """Return what the predicted wall time of a trial is made of; None where nothing of its backbone was measured.
+    def refit_seconds(self, configs: Sequence[TrialConfig], workers: int) -> float:
+        """Return the predicted wall time of fitting configurations once more on all dev rows, s.
 
-        A resolution that was not measured is scaled by its pixels. A freeze depth that was not is reckoned from one with
-        less frozen, as if every share of the depth took the same time.
+        One such fit takes what one fold takes, times folds / (folds - 1), without the scoring.
+        """
+        return side_by_side([(self.seconds(each) or 0.0) / (self.sizes.folds - 1) for each in configs], workers)
+
+    def parts(self, config: TrialConfig) -> "TrialSeconds | None":
+        """Return what the predicted wall time of a trial is made of; None where its backbone was never measured.
+
+        A resolution that was not measured is scaled by its pixels. A freeze depth that was not is reckoned from one
+        with less frozen, as if every share of the depth took the same time.
         """
         known = [cost for cost in self.costs.values() if cost.backbone == config.backbone]
         if not known:
@@ -178,6 +185,15 @@ def held_back(cheapest: Sequence[float], room: float) -> float:
         if kept + seconds <= room:
             kept += seconds
     return kept
+
+
+def side_by_side(seconds: Sequence[float], workers: int) -> float:
+    """Return how long pieces of work take, s, that workers take up in turn."""
+    free = [0.0] * workers
+    for each in seconds:
+        place = free.index(min(free))
+        free[place] += each
+    return max(free)
 
 
 def order_starts(

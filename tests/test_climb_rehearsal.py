@@ -1,0 +1,156 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from spine_ray.climb.known import Known
+from spine_ray.climb.plan import GPU_TERA_MACS, Shape, _costs_on
+from spine_ray.climb.prepare import Prepared
+from spine_ray.climb.rehearsal import COSTS_ARE_OFF, Rehearsal
+from spine_ray.climb.request import SearchRequest, StoppedByGate
+from spine_ray.climb.tiers import Climb
+from spine_ray.core.backbone import facts, family_of
+from spine_ray.core.weights import RANDOM
+from spine_ray.data.samples import Samples
+from spine_ray.ladder.budget import Budget
+from spine_ray.ladder.gates import Verdict
+from spine_ray.space.fields import Around
+from spine_ray.space.schema import Space, TierSpace
+from spine_ray.study.events import EpochDone
+from spine_ray.study.tables import Cost
+from spine_ray.tune.rehearsal import Clock
+
+ROWS, FOLDS, EPOCHS = 90, 3, 2
+BACKBONES = ("test_resnet", "test_vit")
+START = 1000.0
+
+
+def space(reduction: int = 1) -> Space:
+    recipe: dict[str, Any] = {"epochs": EPOCHS, "lr": Around(3.0)}
+    tiers = [
+        TierSpace(name=name, backbones=(backbone,), resolutions=(32,), recipe=recipe, trials=3)
+        for name, backbone in zip(("light", "mid"), BACKBONES, strict=True)
+    ]
+    return Space(name="s", tiers=tuple(tiers), file=Path("s.yaml"), folds=FOLDS, reduction=reduction)
+
+
+def cost(backbone: str) -> Cost:
+    return Cost(
+        backbone=backbone, resolution=32, freeze=0.0, device="cpu", arithmetic="float32 contiguous",
+        train_images_s=60.0, infer_images_s=30.0, score_images_s=30.0, prefix_images_s=None,
+        activation_mb=None, peak_mb=500.0, macs=10**6, prefix_macs=0, prefix_params=0,
+    )  # fmt: skip
+
+
+SECONDS = EPOCHS * FOLDS * (60 / 60.0 + 30 / 30.0)
+"""Of a trial: 60 rows trained at 60 images/s and 30 scored at 30."""
+
+
+CHECK_SECONDS = (4 * 90 / 30.0 + 30.0) * COSTS_ARE_OFF[1]
+"""Four passes of all rows, and half a minute for one batch by heart."""
+
+
+@pytest.fixture(scope="module")
+def known_facts() -> dict[tuple[str, int], Any]:
+    return {(backbone, 32): facts(backbone, 32, 2) for backbone in BACKBONES}
+
+
+def rehearse(
+    known_facts: dict[tuple[str, int], Any],
+    verdicts: tuple[str, ...],
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    budget: float | None = None,
+    reduction: int = 1,
+) -> tuple[Rehearsal, float]:
+    dev = np.arange(ROWS) % FOLDS
+    samples = Samples(
+        sample_ids=tuple(f"{row:016x}" for row in range(ROWS)), paths=tuple(map(str, range(ROWS))),
+        labels=(np.arange(ROWS) % 2).astype(np.int64), classes=("a", "b"), groups=np.arange(ROWS),
+        splits=("dev",) * ROWS, folds=dev.astype(np.int8),
+    )  # fmt: skip
+    where = space(reduction)
+    prepared = Prepared(
+        spaces=(where,), weights=RANDOM, facts=known_facts, families={each: family_of(each) for each in BACKBONES}
+    )
+    request = SearchRequest(
+        spaces=(where,), sets=(), data=None, study=Path("study"), budget_s=budget, weights="random", seed=0,
+        workers=None, address=None, tracking=None, open_test=False, resume=False, force=False, update=(), plan=True,
+        on=None, command="",
+    )  # fmt: skip
+    costs = {cost(backbone).key: cost(backbone) for backbone in BACKBONES}
+    known = Known(request=request, samples=samples, prepared=prepared, events=[], costs=costs)
+    told = cast("Iterator[Verdict]", iter(verdicts))
+    rehearsal = Rehearsal(known, Clock(START), workers, told, seed, has_control=True)
+    Climb(known, rehearsal, where, Budget(began=START, seconds=budget)).run()
+    return rehearsal, rehearsal.now() - START
+
+
+def test_trials_take_what_their_measured_costs_say_give_or_take(known_facts: dict[tuple[str, int], Any]) -> None:
+    ratios = []
+    for seed in range(20):
+        rehearsal, _ = rehearse(known_facts, ("climb",), seed=seed)
+        assert {name: effort.trials for name, effort in rehearsal.tiers.items()} == {"light": 3, "mid": 3}
+        assert all(effort.epochs == 3 * EPOCHS * FOLDS for effort in rehearsal.tiers.values())
+        assert all(effort.images == 3 * EPOCHS * FOLDS * 60 for effort in rehearsal.tiers.values())
+        ratios += [effort.device_seconds / (3 * SECONDS) for effort in rehearsal.tiers.values()]
+    low, high = COSTS_ARE_OFF
+    assert low <= min(ratios) < 1.0 < max(ratios) <= high
+
+
+def test_more_workers_take_less_wall_time_and_more_memory(known_facts: dict[tuple[str, int], Any]) -> None:
+    (alone, one), (crew, three) = (rehearse(known_facts, ("climb",), workers=count) for count in (1, 3))
+    assert three < 0.7 * one  # the check before training and a tier's own start and end are done once
+    assert crew.tiers["mid"].device_seconds == pytest.approx(alone.tiers["mid"].device_seconds, rel=0.01)
+    assert (alone.tiers["mid"].peak_mb, crew.tiers["mid"].peak_mb) == (500.0, 1500.0)
+
+
+def test_early_stopping_leaves_epochs_out(known_facts: dict[tuple[str, int], Any]) -> None:
+    epochs = [rehearse(known_facts, ("climb",), seed=seed, reduction=3)[0].tiers["mid"].epochs for seed in range(10)]
+    assert min(epochs) < 3 * EPOCHS * FOLDS
+    assert max(epochs) <= 3 * EPOCHS * FOLDS
+
+
+def test_a_gate_that_stops_ends_the_climb(known_facts: dict[tuple[str, int], Any]) -> None:
+    with pytest.raises(StoppedByGate):
+        rehearse(known_facts, ("stop",))
+
+
+@pytest.mark.parametrize("budget", [30.0, 60.0, 90.0])
+def test_within_a_budget_nothing_trains_after_its_training_time(
+    known_facts: dict[tuple[str, int], Any], budget: float
+) -> None:
+    for seed in range(10):
+        rehearsal, seconds = rehearse(known_facts, ("climb",), seed=seed, budget=budget)
+        epochs = [event.seconds for event in rehearsal.known.events if isinstance(event, EpochDone)]
+        longest = max(epochs, default=0.0)
+        # Beyond it: the check before training, which no budget leaves out, and a tier's own start and end, twice.
+        assert seconds <= max(0.8 * budget, CHECK_SECONDS) + longest + 12.0
+
+
+def test_a_machine_is_named_by_workers_and_kind() -> None:
+    assert Shape.parse("8xGPU") == Shape(8, "cuda")
+    for words in ("8GPU", "0xGPU", "GPU", "8xTPU", "-1xCPU"):
+        with pytest.raises(ValueError, match="such as 8xGPU"):
+            Shape.parse(words)
+
+
+def test_a_gpu_that_was_not_measured_is_an_assumption_with_two_ends() -> None:
+    costs = {cost(backbone).key: cost(backbone) for backbone in BACKBONES}
+    note, variants = _costs_on(Shape(8, "cuda"), Shape(2, "cpu"), costs)
+    assert note.startswith("no GPU was measured")
+    for tera, variant in zip(GPU_TERA_MACS, variants, strict=True):
+        for each in variant.values():
+            assert each.train_images_s == pytest.approx(tera * 1e12 / 3e6)
+            assert each.infer_images_s == pytest.approx(tera * 1e12 / 1e6)
+    assert _costs_on(Shape(8, "cpu"), Shape(2, "cpu"), costs) == ("", [costs])
+    with pytest.raises(ValueError, match="measured on a GPU"):
+        _costs_on(Shape(8, "cpu"), Shape(2, "cuda"), costs)
+
+
+def test_luck_is_a_function_of_the_seed(known_facts: dict[tuple[str, int], Any]) -> None:
+    walls = [rehearse(known_facts, ("climb",), seed=seed)[1] for seed in (1, 1, 2)]
+    assert walls[0] == walls[1] != walls[2]
