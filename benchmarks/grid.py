@@ -1,6 +1,6 @@
 """Train every configuration of a small space once and store all of it, so that searches can be replayed from it.
 
-    python -m benchmarks.grid --set glyphs --out grids                  # about 8 minutes on two free cores
+    python -m benchmarks.grid --set glyphs --out grids                  # about 9 minutes on two free cores
     python -m benchmarks.grid --set glyphs --out grids --data-only      # only the table that `--data` takes
 
 The configurations are those of `benchmarks/spaces/grid.yaml`, so that a real search on the same table finds the same

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import grid_training
 from benchmarks.grid import GridSet, groups_of, known_arithmetic, order_of, prepare, write_head
-from benchmarks.grid_sets import make_rows
+from benchmarks.grid_sets import KINDS, least_loss, make_rows, mislabelled
 from benchmarks.grid_store import is_stored, read_grid, trial_file
 from benchmarks.grid_training import open_task, train_group
 from spine_ray.core.network import Network
@@ -103,9 +103,28 @@ def test_another_space_in_the_same_folder_is_refused(stored, grid):
         known_arithmetic(replace(grid, space=replace(grid.space, tiers=(tier,))))
 
 
-def test_space_is_the_whole_grid_and_begins_with_the_start_recipes():
-    space = load_space("benchmarks/spaces/grid.yaml")
+@pytest.mark.parametrize("name", ["grid", "grid_turned"])
+def test_spaces_are_the_whole_grid_and_begin_with_the_start_recipes(name):
+    space = load_space(f"benchmarks/spaces/{name}.yaml")
     configs = [config for group in groups_of(space) for config in group.configs]
     assert len({config.trial_id for config in configs}) == 6 * 2 * 3 * 3
+    whole = [config for group in groups_of(load_space("benchmarks/spaces/grid.yaml")) for config in group.configs]
+    assert {config.trial_id for config in configs} == {config.trial_id for config in whole}
     starts = [config for tier in space.tiers for config in start_configs(tier, "pretrained")]
     assert all(config in configs for config in starts)
+
+
+def test_share_of_wrong_labels_is_as_said_and_nobody_knows_more():
+    kind = replace(KINDS["wrong"], wrong=0.2)
+    truth = np.arange(20_000) % kind.classes
+    labels = mislabelled(truth, kind, np.random.default_rng(0))
+    assert (labels != truth).mean() == pytest.approx(0.2, abs=0.01)
+    best = np.full((kind.classes, kind.classes), 0.2 / (kind.classes - 1))
+    np.fill_diagonal(best, 0.8)
+    assert least_loss(kind) == pytest.approx(-np.log(best[truth, labels]).mean(), abs=0.02)
+
+
+def test_scans_of_fresh_rows_are_in_no_dev_row():
+    rows = make_rows("digits", DEV, FRESH)
+    assert not set(rows.groups[rows.folds < 0]) & set(rows.groups[rows.folds >= 0])
+    assert {len(np.unique(rows.labels[rows.folds == fold])) for fold in range(3)} == {10}
