@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from benchmarks.textures import GLYPHS, drawings, glyph, picture
 from spine_ray.study.paths import replace_table
 
-DEV_ROWS, FRESH_ROWS, FOLDS, SEED = 720, 4000, 3, 0
+DEV_ROWS, FRESH_ROWS, FOLDS, SEED = 690, 4000, 3, 0
 SIDE = 63
 """Side of the drawn pictures, px: what is stored for 48 px, so that nothing is scaled on the way."""
 SCAN_NOISE, OCCLUDED = 0.3, 3

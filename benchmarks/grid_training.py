@@ -31,6 +31,7 @@ from benchmarks.selector import Seconds
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.cache import cache_budget
 from spine_ray.core.fit import Fit
+from spine_ray.core.inputs import InMemory, Inputs
 from spine_ray.core.network import Learner, Network, Setup
 from spine_ray.core.pixels import open_pixels
 from spine_ray.core.score import logits_of
@@ -151,8 +152,10 @@ def _train(order: Order, group: Group, missing: list[TrialConfig]) -> None:
     if missing:
         setup = order.setup(backbone, cache_budget() // ROOM)
         network, took = timed(lambda: WatchedNetwork(missing[0], task.classes, SEED, setup))
+        # In memory, because nine models of a group look at the same pictures.
+        unseen = InMemory(open_inputs(missing[0].recipe, network, task, samples.test), samples.test)
         for config in missing:
-            curve, oof, fresh = trained(config, samples, task, network)
+            curve, oof, fresh = trained(config, samples, task, network, unseen)
             curve = Curve(steps=curve.steps, network=took, start=curve.start)
             write_tried(order.folder, Tried(config=config, tier=group.tier, curve=curve, oof=oof, fresh=fresh))
             took = NONE  # the others of the group have it for nothing, as from a warm worker
@@ -162,15 +165,21 @@ def _train(order: Order, group: Group, missing: list[TrialConfig]) -> None:
 
 
 def trained(
-    config: TrialConfig, samples: Samples, task: Task, network: WatchedNetwork
+    config: TrialConfig, samples: Samples, task: Task, network: WatchedNetwork, unseen: Inputs
 ) -> tuple[Curve, npt.NDArray[np.float32], npt.NDArray[np.float16]]:
     """Train a configuration to its end.
+
+    Args:
+        config: What to train.
+        samples: The rows.
+        task: What is learnt.
+        network: The configuration's model.
+        unseen: The fresh rows, for the trained part.
 
     Returns:
         Its curve, its OOF logits on the dev rows, and each fold's logits on the fresh rows.
     """
     run, start = timed(lambda: TrialRun(config, task, samples.folds, network, samples.num_folds))
-    unseen = open_inputs(config.recipe, network, task, samples.test)
     fresh: dict[int, npt.NDArray[np.float32]] = {}
     steps = []
     while not run.is_done:
