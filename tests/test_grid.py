@@ -44,7 +44,7 @@ def stored(grid, order):
 
 
 def test_reader_has_a_place_for_every_configuration_and_row(stored):
-    fresh = 1797 - DEV  # one copy of every scan that is held out is more than was asked for
+    fresh = 1797 - DEV  # one copy of every scan that is held out
     assert [config.freeze for config in stored.configs] == list(FREEZES)
     assert stored.oof.shape == (2, DEV, 10)
     assert stored.fresh.shape == (2, 3, fresh, 10)
