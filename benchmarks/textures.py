@@ -31,8 +31,13 @@ def drawings() -> dict[str, Callable[[Rng, int], Field]]:
         for name, outline in _outlines().items()
         for filled in (True, False)
     }
-    glyphs = {f"glyph {number}": partial(_glyph, _glyph_strokes(number)) for number in range(GLYPHS)}
+    glyphs = {f"glyph {number}": glyph(number) for number in range(GLYPHS)}
     return lattices | {f"noise {name}": draw for name, draw in _NOISES.items()} | shapes | glyphs
+
+
+def glyph(number: int) -> Callable[[Rng, int], Field]:
+    """Return what draws one glyph; those from `GLYPHS` on are none of the classes of `drawings`."""
+    return partial(_glyph, _glyph_strokes(number))
 
 
 def picture(draw: Callable[[Rng, int], Field], rng: Rng, side: int) -> npt.NDArray[np.uint8]:
