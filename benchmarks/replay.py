@@ -214,7 +214,7 @@ class Replay:
             self.finished.append((self.device_seconds, event.trial_id))
 
     def _script(self, config: TrialConfig) -> list[EpochDone]:
-        """Return a stored trial's epochs, which take its thread's CPU time; the first of a frozen prefix pays for it."""
+        """Return a stored trial's epochs, by its thread's CPU time; the first of a frozen prefix pays for it."""
         archive = self.archive
         key = key_of(config)
         steps = archive.grid.curves[archive.places[config.trial_id]].steps
