@@ -5,8 +5,8 @@
 The grid (`benchmarks/grid.py`: every backbone x resolution x freeze depth x rate, all folds, no early stop) was trained
 once; its answer is the ensemble that the same selector chooses from all of it. The search is replayed from it over many
 seeds. Both answers are judged on fresh rows that nobody chose on. Device seconds are the CPU seconds of the one thread
-that trained and scored when the grid was made, so that other load does not count: `plain` without a cache, as a sweep by
-hand runs, `cached` with the activations shared.
+that trained and scored when the grid was made, so that other load does not count: `plain` without a cache, as a sweep
+by hand runs, `cached` with the activations shared.
 """
 
 import argparse
