@@ -125,7 +125,7 @@ def _column(values: Sequence[float]) -> Numbers:
 
 def _kinds(values: Sequence[str]) -> Numbers:
     """One column a kind, 1 where it is that."""
-    return (np.array(values)[:, None] == np.array(sorted(set(values)))[None, :]).astype(np.float64)
+    return np.asarray(np.array(values)[:, None] == np.array(sorted(set(values)))[None, :], np.float64)
 
 
 def _qualities(sums: Sequence[int]) -> Numbers:
