@@ -108,6 +108,12 @@ def test_a_jpeg_becomes_rgb(picture, expected):
     assert np.abs(decoded.astype(int) - expected).mean() < 4
 
 
+def test_the_inverted_inks_of_adobe_are_turned():
+    data = encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG", quality=95, subsampling=0)
+    assert b"Adobe" in data, "such a file keeps 255 minus ink"
+    assert np.abs(decode(data, HEIGHT).astype(int) - COLOUR).mean() < 4
+
+
 # What a viewer does to the stored picture for each orientation, by the EXIF standard.
 TURNS = {
     1: lambda stored: stored,

@@ -138,7 +138,7 @@ def _decoded(digest: str, content: bytes) -> Look:
         picture.load()
         orientation = int(picture.getexif().get(_ORIENTATION) or 1)
         tables = getattr(picture, "quantization", None) or {}
-        upright = ImageOps.exif_transpose(picture)
+        upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
         return Look(
             digest=digest,
             size=whole[::-1] if orientation in _LYING else whole,

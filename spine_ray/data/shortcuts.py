@@ -53,8 +53,8 @@ def shortcut_findings(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             kind=f"shortcut_{name.replace(' ', '_')}",
-            message=f"the {name} of the files tells {_classes(samples, told)}: a network may learn it instead of what "
-            "is in the pictures",
+            message=f"the {name} of the pictures tells {_classes(samples, told)}: a network may learn it instead "
+            "of what is in the pictures",
             rows=evidence.ids(told.rows),
         )
     for name, told in _told_by(unseen, evidence, dev):
