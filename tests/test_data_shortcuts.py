@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spine_ray.data.shortcuts import shortcut_findings
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Finding
 from spine_ray.data.folds import build_samples
 from spine_ray.data.inspection import inspect_source
+from spine_ray.data.shortcuts import shortcut_findings
 from spine_ray.data.sources import open_source
 
 PER_CLASS = 40

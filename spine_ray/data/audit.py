@@ -8,10 +8,10 @@ import numpy as np
 from spine_ray.data.audit_classes import class_findings
 from spine_ray.data.audit_copies import copy_findings
 from spine_ray.data.audit_files import file_findings
-from spine_ray.data.shortcuts import shortcut_findings
 from spine_ray.data.audit_sizes import size_findings
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Audit, Finding, Level
+from spine_ray.data.shortcuts import shortcut_findings
 from spine_ray.data.sources import is_picture
 
 
