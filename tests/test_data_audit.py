@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from spine_ray.data.audit import Audit, Finding, audit
+from spine_ray.data.audit import audit
+from spine_ray.data.evidence import Evidence
+from spine_ray.data.findings import Audit, Finding
 from spine_ray.data.folds import build_samples
 from spine_ray.data.inspection import inspect_source
 from spine_ray.data.rows import Row, Source
@@ -41,14 +43,16 @@ def audited(
     source = Source(name="x", kind="parquet", rows=rows, reader=ListReader(contents), skipped=skipped)
     inspection = inspect_source(source)
     samples = build_samples(inspection, folds=2)
-    return {finding.kind: finding for finding in audit(inspection, samples).findings}, samples
+    return {
+        finding.kind: finding for finding in audit(Evidence(inspection=inspection, samples=samples)).findings
+    }, samples
 
 
 def test_sound_data_has_facts_only():
-    found, _ = audited([png(index, 5 + index % 3) for index in range(40)], "aab")
+    found, _ = audited([png(index, 5 + index % 4) for index in range(40)], "aab")
     assert {finding.level for finding in found.values()} == {"fact"}
     assert found["balance"].message == "2 classes; smallest b with 13 pictures, largest a with 27"
-    assert found["resolution"].message == "short side 5 to 7 px, median 6 px"
+    assert found["resolution"].message == "short side 5 to 8 px, median 6.5 px"
     assert found["counts"].message == "32 dev pictures in 2 folds, 8 in the test split"
 
 

@@ -11,7 +11,7 @@ from spine_ray.climb.prepare import prepare
 from spine_ray.climb.request import SearchRequest
 from spine_ray.climb.training import add_findings, training_findings, write_contact_sheet
 from spine_ray.core.soundness import check_training
-from spine_ray.data.audit import Audit
+from spine_ray.data.findings import Audit
 from spine_ray.data.rows import Source
 from spine_ray.show.live import Progress
 from spine_ray.space.configs import start_configs

@@ -1,16 +1,20 @@
 """Before anything trains: the data looked at, the study opened or begun, the pictures decoded."""
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from spine_ray.climb.request import SearchRequest, StoppedByGate
 from spine_ray.core.cache import cache_budget
 from spine_ray.core.pixels import PixelFile, build_pixels, short_side
-from spine_ray.data.audit import LEVELS, Audit, audit
+from spine_ray.data.audit import audit
+from spine_ray.data.evidence import Evidence
+from spine_ray.data.findings import Audit
 from spine_ray.data.folds import build_samples
 from spine_ray.data.growth import MIN_KEPT_SHARE, Growth, grow, growth_findings, is_grown
-from spine_ray.data.inspection import Inspection, inspect_source
+from spine_ray.data.inspection import inspect_source
+from spine_ray.data.limits import AuditLimits
+from spine_ray.data.near import find_near_copies
 from spine_ray.data.rows import Source
 from spine_ray.data.samples import Samples
 from spine_ray.show.live import Progress
@@ -43,32 +47,42 @@ def look_at_data(request: SearchRequest, source: Source) -> Rows:
         ValueError: If the data cannot be used, or is not the data of the study.
     """
     space = request.spaces[0]
+    limits = AuditLimits.of(space.audit)
     inspection = inspect_source(source)
-    paths = StudyPaths(request.study)
-    dealt = build_samples(inspection, folds=space.folds, test_share=space.test_share, seed=request.seed)
-    if not paths.record.exists():
-        return Rows(source, dealt, audit(inspection, dealt))
-    return _rows_of_study(request, inspection, dealt)
+    near = find_near_copies(inspection, limits)
+    dealt = build_samples(
+        inspection, folds=space.folds, test_share=space.test_share, seed=request.seed, near=near.links
+    )
+    evidence = Evidence(
+        inspection=inspection,
+        samples=dealt,
+        near=near,
+        limits=limits,
+        resolutions=tuple(side for each in request.spaces for tier in each.tiers for side in tier.resolutions),
+    )
+    if not StudyPaths(request.study).record.exists():
+        return Rows(source, dealt, audit(evidence))
+    return _rows_of_study(request, evidence)
 
 
-def _rows_of_study(request: SearchRequest, inspection: Inspection, dealt: Samples) -> Rows:
+def _rows_of_study(request: SearchRequest, evidence: Evidence) -> Rows:
+    source, dealt = evidence.inspection.source, evidence.samples
     paths = StudyPaths(request.study)
     record = read_record(request.study)
     if record.seed != request.seed:
         raise ValueError(f"the study {request.study} has seed {record.seed}, not {request.seed}; leave --seed away")
     samples = _stored_samples(paths, record)
     if samples.data_fingerprint == dealt.data_fingerprint:
-        return Rows(inspection.source, samples, audit(inspection, samples))
+        return Rows(source, samples, audit(replace(evidence, samples=samples)))
     if not is_grown(samples, dealt):
         raise ValueError(
             f"the study {request.study} was made from other data ({record.data}: {len(record.classes)} classes): fewer "
             f"than {MIN_KEPT_SHARE:.0%} of its pictures are there; name another --study"
         )
-    rows = [inspection.source.rows[place] for place in inspection.source.locate(dealt.paths)]
+    rows = [source.rows[place] for place in source.locate(dealt.paths)]
     grown, growth = grow(samples, dealt, rows, seed=request.seed)
-    found = (*growth_findings(growth), *audit(inspection, grown).findings)
-    ordered = Audit(findings=tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level))))
-    return Rows(inspection.source, grown, ordered, before=samples, growth=growth)
+    found = (*growth_findings(growth), *audit(replace(evidence, samples=grown)).findings)
+    return Rows(source, grown, Audit.ordered(found), before=samples, growth=growth)
 
 
 def _stored_samples(paths: StudyPaths, record: StudyRecord) -> Samples:

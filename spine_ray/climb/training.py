@@ -11,7 +11,7 @@ from spine_ray.core.screen import Screening
 from spine_ray.core.soundness import BatchCheck, TrainingCheck
 from spine_ray.core.task import Task
 from spine_ray.core.views import Augmentation
-from spine_ray.data.audit import LEVELS, Audit, Finding, Level
+from spine_ray.data.findings import Audit, Finding, Level
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.view_check import MOSTLY_KEPT, ViewCheck
 from spine_ray.space.config import TrialConfig
@@ -92,8 +92,7 @@ def training_findings(found: TrainingCheck, config: TrialConfig) -> tuple[Findin
 def add_findings(paths: StudyPaths, findings: tuple[Finding, ...]) -> Audit:
     """Add findings to `audit.json` and return the whole audit, errors first."""
     before = Audit.from_dict(read_json(paths.audit)).findings
-    both = sorted((*before, *findings), key=lambda finding: LEVELS.index(finding.level))
-    audit = Audit(findings=tuple(both))
+    audit = Audit.ordered((*before, *findings))
     replace_json(paths.audit, audit.to_dict())
     return audit
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spine_ray.climb.request import SearchRequest
+from spine_ray.data.limits import AuditLimits
 from spine_ray.data.rows import Source
 from spine_ray.space.configs import start_configs
 from spine_ray.space.duration import parse_duration
@@ -82,6 +83,10 @@ def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:
 def _space(name: str, sets: Sequence[str], is_sample: bool) -> Space:
     """Load a space; for the built-in sample at the sample's size, with at most its few epochs."""
     space = load_space(name, sets=sets)
+    try:
+        AuditLimits.of(space.audit)
+    except ValueError as error:
+        raise ValueError(f"{space.file.name}: {error}") from error
     if not is_sample:
         return space
     longest = max(start_configs(tier, "random")[0].recipe.epochs for tier in space.tiers)

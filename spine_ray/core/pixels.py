@@ -19,10 +19,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from spine_ray.core.cache import Hold, build_entry, cache_budget, check_room, entry_folder, evict
+from spine_ray.data.colours import to_rgb
 
 CROP_ROOM = 1.3
 """Stored short side in units of the largest resolution: a crop is scaled down, never up from a shrunk picture."""
-_FORMAT = "1"
+_FORMAT = "2"
 _BATCH = 256
 """Pictures that are in memory at once while they are decoded."""
 
@@ -106,26 +107,19 @@ def build_pixels(
 def decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     """Decode one picture to RGB with its short side scaled to `side` px, EXIF rotation applied.
 
+    Of an animation it is the first frame. How colours become RGB is said in `spine_ray.data.colours`.
+
     Returns:
         (height, width, 3).
     """
     with Image.open(io.BytesIO(data)) as opened:
         opened.draft("RGB", (side, side))
-        picture = _rgb(ImageOps.exif_transpose(opened))
+        picture = to_rgb(ImageOps.exif_transpose(opened))
     scale = side / min(picture.size)
     size = (max(side, round(picture.width * scale)), max(side, round(picture.height * scale)))
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     return np.asarray(picture)
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    """Convert to RGB; transparency is ignored."""
-    if picture.mode.startswith("I;16"):  # which Pillow would clip at 255, not scale
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode == "P":  # by way of RGBA, because Pillow warns of palettes with an alpha straight to RGB
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB")
 
 
 def _write(

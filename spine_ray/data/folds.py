@@ -15,17 +15,26 @@ LIGHT_SHARE = 0.05
 """Up to this share of rows in groups of several, groups are dealt as if each were one row."""
 
 
-def build_samples(inspection: Inspection, *, folds: int = 5, test_share: float = 0.2, seed: int = 0) -> Samples:
+def build_samples(
+    inspection: Inspection,
+    *,
+    folds: int = 5,
+    test_share: float = 0.2,
+    seed: int = 0,
+    near: Sequence[tuple[int, int]] = (),
+) -> Samples:
     """Build the table of readable pictures, with the source's split and folds where it has them.
 
-    Rows of identical bytes share a group, and so do the groups that they join. The answer depends on the pictures,
-    their classes, groups, split and folds, and the seed; not on the kind of source nor on the order of its rows.
+    Rows of identical bytes share a group, near copies too, and so do the groups that they join. The answer depends on
+    the pictures, their classes, groups, split and folds, and the seed; not on the kind of source nor on the order of
+    its rows.
 
     Args:
         inspection: The source, with every row looked at.
         folds: How many folds to deal, at least 2; a `fold` column overrides it.
         test_share: Share of rows for the test split, above 0, at most 0.5; a test split in the source overrides it.
         seed: 0 to 2**32 - 1.
+        near: Rows of the source that are near copies of each other, in pairs.
 
     Raises:
         ValueError: If a setting is outside its range or a class has too few pictures or groups for the folds.
@@ -39,7 +48,9 @@ def build_samples(inspection: Inspection, *, folds: int = 5, test_share: float =
     classes = source.classes
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.array([label_of[row.class_name] for row in rows], dtype=np.int64)
-    groups = _groups(rows, [inspection.looks[index].digest for index in order])
+    place = {index: sample for sample, index in enumerate(order)}
+    links = [(place[one], place[other]) for one, other in near]
+    groups = join_rows(rows, [inspection.looks[index].digest for index in order], links)
     given_folds = any(row.fold is not None for row in rows)
     is_test = np.array([row.split == "test" for row in rows])
     if not is_test.any():
@@ -92,8 +103,17 @@ def _row_key(row: Row) -> tuple[str, str, str, int, str]:
     return row.class_name, row.split or "", row.group or "", -1 if row.fold is None else row.fold, row.path
 
 
-def _groups(rows: Sequence[Row], digests: Sequence[str]) -> np.ndarray:
-    """Join rows of one group or of the same bytes (union-find); number the groups by their first row."""
+def sample_rows(inspection: Inspection) -> tuple[int, ...]:
+    """Return the row of the source that each sample of `build_samples` is."""
+    return tuple(_canonical_order(inspection)[0])
+
+
+def join_rows(rows: Sequence[Row], digests: Sequence[str], links: Sequence[tuple[int, int]] = ()) -> np.ndarray:
+    """Join rows of one group, of the same bytes or linked (union-find); number the groups by their first row.
+
+    Returns:
+        (rows,) int64.
+    """
     parent = list(range(len(rows)))
 
     def root(node: int) -> int:
@@ -102,14 +122,19 @@ def _groups(rows: Sequence[Row], digests: Sequence[str]) -> np.ndarray:
             node = parent[node]
         return node
 
+    def join(one: int, other: int) -> None:
+        here, there = root(one), root(other)
+        parent[max(here, there)] = min(here, there)
+
     first_with: dict[Hashable, int] = {}
     for index, (row, digest) in enumerate(zip(rows, digests, strict=True)):
         keys: list[tuple[str, str]] = [("bytes", digest)]
         if row.group is not None:
             keys.append(("group", row.group))
         for key in keys:
-            here, there = root(index), root(first_with.setdefault(key, index))
-            parent[max(here, there)] = min(here, there)
+            join(index, first_with.setdefault(key, index))
+    for one, other in links:
+        join(one, other)
     # The root of a group is its first row, so that numbers follow the order of the rows.
     return np.unique([root(index) for index in range(len(rows))], return_inverse=True)[1].astype(np.int64)
 

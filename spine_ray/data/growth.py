@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spine_ray.data.audit import Finding
+from spine_ray.data.findings import Finding
 from spine_ray.data.rows import Row
 from spine_ray.data.samples import Samples
 

@@ -1,4 +1,4 @@
-"""The one pass over the bytes: names every picture by its content and tries to decode it."""
+"""The one pass over the bytes: names every picture by its content, decodes it and keeps what the audit asks."""
 
 import hashlib
 import io
@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from spine_ray.data.colours import is_deep, is_see_through
+from spine_ray.data.likeness import MIN_SIDE, Print, print_of
 from spine_ray.data.rows import Source
 
 BATCH_ROWS = 4096
@@ -20,6 +22,12 @@ NOT_OPENED = "the file is missing or may not be read"
 NOT_A_PICTURE = "not a picture of a known kind"
 DAMAGED = "truncated or damaged"
 TOO_LARGE = "too many pixels to decode safely"
+_ORIENTATION = 0x0112
+"""The EXIF tag."""
+_LYING = (5, 6, 7, 8)
+"""Orientations that swap width and height."""
+_DRAFT_SIDE = 64
+"""No side of a JPEG is decoded smaller than this, px, unless it is smaller."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +37,26 @@ class Look:
     digest: str
     """First 16 hex digits of the SHA-256 of the bytes."""
     size: tuple[int, int] = (0, 0)
-    """(width, height), px; zeros if it cannot be decoded."""
+    """(width, height) after the EXIF rotation, px; zeros if it cannot be decoded."""
     problem: str | None = None
     """Why it cannot be decoded; None if it can."""
+    num_bytes: int = 0
+    format: str = ""
+    """Pillow's name for the kind of file that the content is, such as JPEG."""
+    mode: str = ""
+    """Pillow's name for the kind of pixels, such as RGB, L or CMYK."""
+    num_frames: int = 1
+    """More than 1 for an animation or a file of several pages; the first is used."""
+    orientation: int = 1
+    """As EXIF says, 1 (upright) to 8."""
+    is_deep: bool = False
+    """More than 8 bits a channel."""
+    is_see_through: bool = False
+    """Some pixels are transparent."""
+    quantization: int = 0
+    """Sum of a JPEG's first quantization table, which tells its quality; 0 for other kinds."""
+    likeness: Print | None = None
+    """What near copies are found by; None where the picture is too small or too flat."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +112,7 @@ def _look(source: Source, index: int) -> Look:
     if not content:
         return Look(digest=digest, problem=NO_BYTES)
     try:
-        return Look(digest=digest, size=_decode(content))
+        return _decoded(digest, content)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return Look(digest=digest, problem=TOO_LARGE)
     except UnidentifiedImageError:
@@ -101,12 +126,37 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _decode(content: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(content)) as picture:
-        picture.verify()
-    with Image.open(io.BytesIO(content)) as picture:
+def _decoded(digest: str, content: bytes) -> Look:
+    opened = Image.open(io.BytesIO(content))
+    if opened.format == "PNG":  # nothing else compares its checksums, and it must be opened anew after that
+        opened.verify()
+        opened = Image.open(io.BytesIO(content))
+    with opened as picture:
+        whole, is_packed = picture.size, _is_packed_deep(picture)
+        # A JPEG is decoded at a fraction of its size, which takes less time; all of its bytes are read all the same.
+        picture.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
         picture.load()
-        return picture.size
+        orientation = int(picture.getexif().get(_ORIENTATION) or 1)
+        tables = getattr(picture, "quantization", None) or {}
+        upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
+        return Look(
+            digest=digest,
+            size=whole[::-1] if orientation in _LYING else whole,
+            num_bytes=len(content),
+            format=picture.format or "",
+            mode=picture.mode,
+            num_frames=int(getattr(picture, "n_frames", 1)),
+            orientation=orientation if orientation in range(1, 9) else 1,
+            is_deep=is_deep(picture) or is_packed,
+            is_see_through=is_see_through(picture),
+            quantization=sum(tables[min(tables)]) if tables else 0,
+            likeness=print_of(upright) if min(whole) >= MIN_SIDE else None,
+        )
+
+
+def _is_packed_deep(picture: Image.Image) -> bool:
+    """Whether the file keeps 16 bits a channel of colours, of which Pillow hands over the upper 8."""
+    return any(";16" in str(tile.args) for tile in getattr(picture, "tile", ()))
 
 
 def short_sides(inspection: Inspection) -> np.ndarray:

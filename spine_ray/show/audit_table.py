@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spine_ray.data.audit import LEVELS, Audit, Finding, Level
+from spine_ray.data.findings import LEVELS, Audit, Finding, Level
 
 LEVEL_STYLE: dict[Level, str] = {"error": "bold red", "warning": "yellow", "fact": "dim"}
 _SHOWN = 3

@@ -11,8 +11,12 @@ from spine_ray.space.config import RECIPE_FIELDS
 TIER_KEYS = ("question", "backbone", "resolution", "freeze", "recipe", "overrides", "trials", "gate")
 STUDY_KEYS = (
     "metric", "cost_matrix", "folds", "test_share", "min_effect", "small_data", "max_members", "max_per_family",
-    "reduction", "weights", "budget",
+    "reduction", "weights", "budget", "audit",
 )  # fmt: skip
+AUDIT_KEYS = (
+    "unreadable", "near_duplicate", "near_shift", "crowd", "rows_per_fold", "imbalance", "upsampled", "shortcut",
+)  # fmt: skip
+"""The thresholds of the data audit; what they mean and start from stands where the data is judged."""
 SPACE_KEYS = ("name", *STUDY_KEYS, "tier", "tiers", *TIER_KEYS)
 
 Raw = dict[str, Any]
@@ -46,6 +50,7 @@ def check_keys(raw: object) -> Raw:
     space = _mapping(raw, "a space file")
     check_names(space, SPACE_KEYS, "a space")
     _check_level(space, "")
+    check_names(_mapping(space.get("audit", {}), "audit"), AUDIT_KEYS, "audit")
     if "tiers" in space:
         if "tier" in space:
             raise ValueError("tier names the only tier of a space, so it cannot stand beside tiers")
@@ -143,6 +148,9 @@ def _path(key: str, allowed: Sequence[str], where: str) -> tuple[str, ...]:
         return (head,)
     if head == "recipe":
         check_names([rest], RECIPE_FIELDS, "recipe")
+        return head, rest
+    if head == "audit":
+        check_names([rest], AUDIT_KEYS, "audit")
         return head, rest
     if head == "overrides":
         # The names of backbones hold dots themselves: only the last part can be a recipe field.

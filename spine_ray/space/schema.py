@@ -127,6 +127,8 @@ class Space:
     """What `--weights` is when nobody says: `auto`, `pretrained`, `random` or a folder."""
     budget: str | None = None
     """Wall time, such as `30m`, when nobody says; None for no limit."""
+    audit: Mapping[str, float] = field(default_factory=dict)
+    """The thresholds of the data audit that leave their defaults."""
 
     def __post_init__(self) -> None:
         """Refuse settings outside their ranges."""
@@ -178,6 +180,7 @@ class Space:
             "reduction": self.reduction,
             "weights": self.weights,
             "budget": self.budget,
+            "audit": dict(self.audit),
             "tiers": {tier.name: tier.to_dict() for tier in self.tiers},
         }
 
