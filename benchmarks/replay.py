@@ -60,7 +60,7 @@ class Archive:
         found: dict[Key, tuple[float, ...]] = {}
         for config, curve in zip(self.grid.configs, self.grid.curves, strict=True):
             passed = tuple(step.prefix.cpu for step in curve.steps)
-            if sum(passed) > sum(found.get(key_of(config), (0.0,))):
+            if sum(passed) >= sum(found.get(key_of(config), ())):
                 found[key_of(config)] = passed
         return found
 
