@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         return 2
     progress.close()
-    print_audit(console, checked.audit, tuple(map(str, checked.files)))
+    print_audit(console, checked.audit, checked.paths, tuple(map(str, checked.files)))
     return 3 if checked.audit.of("error") else 0
 
 

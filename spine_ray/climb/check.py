@@ -26,6 +26,8 @@ class Checked:
     """What the checks found and where it is kept."""
 
     audit: Audit
+    paths: dict[str, str]
+    """Of the pictures, by sample id."""
     files: tuple[Path, ...]
 
 
@@ -55,4 +57,4 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
         found = check_training(config, task, samples.folds, setup_of(order, config.backbone))
         audit = add_findings(paths, training_findings(found, config))
         write_contact_sheet(paths, task, samples, config)
-    return Checked(audit, (paths.audit, paths.contact_sheet))
+    return Checked(audit, dict(zip(samples.sample_ids, samples.paths, strict=True)), (paths.audit, paths.contact_sheet))

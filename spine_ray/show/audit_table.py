@@ -1,5 +1,7 @@
 """What preflight found, as a table: errors first, each with the rows it is about."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,15 +13,20 @@ _SHOWN = 3
 """Rows named in the table; all of them are in `audit.json`."""
 
 
-def audit_table(audit: Audit) -> Table:
-    """Draw the findings, errors first."""
+def audit_table(audit: Audit, paths: Mapping[str, str]) -> Table:
+    """Draw the findings, errors first.
+
+    Args:
+        audit: What was found.
+        paths: Of the pictures, by sample id: what a reader can open.
+    """
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("level", no_wrap=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("what was found", overflow="fold")
     for level in LEVELS:
         for finding in audit.of(level):
-            table.add_row(Text(level, style=LEVEL_STYLE[level]), Text(finding.kind), Text(_told(finding)))
+            table.add_row(Text(level, style=LEVEL_STYLE[level]), Text(finding.kind), Text(_told(finding, paths)))
     return table
 
 
@@ -33,20 +40,21 @@ def verdict_line(audit: Audit) -> str:
     return "No error and no warning: training can begin."
 
 
-def print_audit(console: Console, audit: Audit, files: tuple[str, ...]) -> None:
+def print_audit(console: Console, audit: Audit, paths: Mapping[str, str], files: tuple[str, ...]) -> None:
     """Print the findings, what they mean, and where the files are."""
-    console.print(audit_table(audit))
+    console.print(audit_table(audit, paths))
     console.print()
     console.print(Text(verdict_line(audit), style="bold"))
     for file in files:
         console.print(Text(f"  {file}"), soft_wrap=True)
 
 
-def _told(finding: Finding) -> str:
+def _told(finding: Finding, paths: Mapping[str, str]) -> str:
     if not finding.rows:
         return finding.message
+    named = ", ".join(paths.get(row, row) for row in finding.rows[:_SHOWN])
     more = f" and {len(finding.rows) - _SHOWN} more" if len(finding.rows) > _SHOWN else ""
-    return f"{finding.message}\n  rows: {', '.join(finding.rows[:_SHOWN])}{more}"
+    return f"{finding.message}\n  {named}{more}"
 
 
 def _count(number: int, what: str) -> str:
