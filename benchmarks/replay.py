@@ -71,13 +71,15 @@ class Archive:
         for place, config in enumerate(self.grid.configs):
             steps = self.grid.curves[place].steps
             rate = float(np.median([step.record.train_images / step.train_s for step in steps]))
+            passed = sum(self.prefixes[key_of(config)])
+            views = len(self.grid.labels) * (config.recipe.epochs + 1)
             scored = len(self.grid.labels) / self.grid.samples.num_folds
             score = float(np.median([scored / max(step.score_s, 1e-6) for step in steps]))
             found[key_of(config)] = Cost(
                 backbone=config.backbone, resolution=config.resolution, freeze=config.freeze, device="cpu",
                 arithmetic=self.grid.arithmetic[config.backbone], train_images_s=rate, infer_images_s=score,
-                score_images_s=score, prefix_images_s=None, activation_mb=None, peak_mb=0.0,
-                macs=self.grid.macs[place], prefix_macs=0, prefix_params=0,
+                score_images_s=score, prefix_images_s=views / passed if passed else None, activation_mb=None,
+                peak_mb=0.0, macs=self.grid.macs[place], prefix_macs=0, prefix_params=0,
             )  # fmt: skip
         return found
 

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ def plan(**changes: Any) -> TierPlan:
         "domain": SearchDomain(tier=TIER, weights="pretrained", buildable=pairs, seed=0),
         "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 1,
         "control": None, "deadline": None, "admit": lambda config, now: None, "describe": describe,
+        "effort": lambda config: 1.0,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
 
@@ -86,9 +88,10 @@ def test_two_workers_take_what_list_scheduling_takes() -> None:
 
 
 def test_losers_are_stopped_at_the_rungs_and_start_recipes_are_not_stopped_in_fold_0() -> None:
+    later = itertools.count(1)
+
     def script(config: TrialConfig) -> list[EpochDone]:
-        is_start = config in STARTS
-        return epochs_of(config, [9.0 if is_start else 1.0 + config.recipe.lr] * EPOCHS * FOLDS)
+        return epochs_of(config, [9.0 if config in STARTS else float(next(later))] * EPOCHS * FOLDS)
 
     events, _, _ = rehearse(1, script, reduction=3)
     trials = trials_from_events(events)

@@ -16,7 +16,7 @@ STARTS = start_configs(TIER, "pretrained")
 
 def suggester() -> Suggester:
     where = SearchDomain(tier=TIER, weights="pretrained", buildable=PAIRS, seed=0)
-    return Suggester(where, list(STARTS), {}, TIER.trials, lambda _: None, suggest)
+    return Suggester(where, list(STARTS), {}, TIER.trials, lambda _: None, lambda _: 1.0, suggest)
 
 
 def searcher(source: Suggester, control: TrialConfig | None = None) -> TierSearcher:

@@ -11,7 +11,18 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import build_config, start_configs
 from spine_ray.space.fields import Around, Choice, Field, LogUniform, Uniform
 from spine_ray.space.schema import TierSpace
-from spine_ray.tune.suggester import Handed, Outcome, Queue, SearchDomain, Suggester, _record, draw, suggest
+from spine_ray.tune.suggester import (
+    Handed,
+    Lesson,
+    Outcome,
+    Queue,
+    SearchDomain,
+    Suggester,
+    _record,
+    _taught,
+    draw,
+    suggest,
+)
 
 BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
 
@@ -44,7 +55,13 @@ def refuse_vit(each: TrialConfig) -> str | None:
 
 
 def suggester(where: SearchDomain, most_trials: int = 8, **changes: Any) -> Suggester:
-    values: dict[str, Any] = {"waiting": [], "outcomes": {}, "admit": lambda _: None, "ask": suggest}
+    values: dict[str, Any] = {
+        "waiting": [],
+        "outcomes": {},
+        "admit": lambda _: None,
+        "effort": lambda _: 1.0,
+        "ask": suggest,
+    }
     return Suggester(domain=where, most_trials=most_trials, **{**values, **changes})
 
 
@@ -296,3 +313,51 @@ def test_blind_draws_reach_every_corner_of_the_domain_and_nothing_beyond() -> No
     assert 1 / 3.001 < min(ratios) < 0.4 < 2.5 < max(ratios) < 3.001
     assert found == [draw(where, some_outcomes(where), number, 0) for number in range(300)]
     assert len({each.trial_id for each in found}) == 300
+
+
+def test_of_several_suggestions_cheap_ones_are_taken_more_readily() -> None:
+    where = domain(recipe={}, backbones=("test_resnet", "test_efficientnet"), resolutions=(32,), freezes=(0.0, 1.0))
+
+    def taken(effort: float) -> int:
+        counts = 0
+        for seed in range(60):
+            source = suggester(replace(where, seed=seed), ask=draw, effort=lambda each: effort if each.freeze else 1.0)
+            first = source.next_config()
+            counts += bool(first and first.freeze == 1.0)
+        return counts
+
+    # All four points are found in ten draws nearly always: half of them frozen, so as readily at an equal effort,
+    # and four times as readily at a sixteenth.
+    assert 20 <= taken(1.0) <= 40
+    assert 40 <= taken(1 / 16) <= 57
+
+
+def test_what_helped_at_an_earlier_tier_is_a_hint_as_far_from_the_start_as_it_was_there() -> None:
+    below = domain(backbones=("test_byobnet",))
+    better, worse = (config(below, "test_byobnet", freeze, lr=2.0) for freeze in (0.5, 0.0))
+    elsewhere = build_config(below.tier, below.weights, "test_byobnet", 64, 0.0, {})
+    lessons = (Lesson(better, -0.3), Lesson(worse, 0.2), Lesson(elsewhere, -0.1))
+    where = replace(domain(resolutions=(32,)), lessons=lessons)
+    starts = [
+        Outcome(config(where, name), "completed", 8, loss) for name, loss in (("test_resnet", 0.5), ("test_vit", 0.9))
+    ]
+    assert _taught(where, starts[:1]) == [
+        Outcome(config(where, "test_resnet", 0.5, lr=2.0), "completed", 0, pytest.approx(0.2)),
+        Outcome(config(where, "test_resnet", 0.0, lr=2.0), "completed", 0, pytest.approx(0.7)),
+    ]
+    in_turn = _taught(where, starts)
+    assert [(each.config.backbone, each.log_loss) for each in in_turn] == [
+        ("test_resnet", pytest.approx(0.2)),
+        ("test_vit", pytest.approx(1.1)),
+    ]
+    assert _taught(where, []) == []
+
+
+def test_a_hint_makes_the_sampler_look_there_first() -> None:
+    where = domain(recipe={}, backbones=("test_resnet",), resolutions=(32,), freezes=(0.0, 0.25, 0.5, 0.75, 1.0))
+    start = Outcome(config(where), "completed", 8, 1.0)
+    lessons = [Lesson(config(where, freeze=freeze), -0.5 if freeze == 0.75 else 0.5) for freeze in where.tier.freezes]
+    taught = replace(where, lessons=tuple(lessons * 3))
+    asked = [suggest(taught, [start], 1, attempt).freeze for attempt in range(10)]
+    blind = [suggest(where, [start], 1, attempt).freeze for attempt in range(10)]
+    assert asked.count(0.75) > blind.count(0.75)

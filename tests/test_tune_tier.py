@@ -126,7 +126,7 @@ def plan(**changes: Any) -> TierPlan:
         ),
         "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3,
         "control": None,
-        "deadline": None, "admit": lambda _, now: None, "describe": describe,
+        "deadline": None, "admit": lambda _, now: None, "describe": describe, "effort": lambda config: 1.0,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
 

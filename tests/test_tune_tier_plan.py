@@ -24,7 +24,7 @@ def plan(**changes: Any) -> TierPlan:
     values: dict[str, Any] = {
         "domain": SearchDomain(tier=TIER, weights="random", buildable=pairs, seed=0), "starts": STARTS, "first": (),
         "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3, "control": None, "deadline": None,
-        "admit": lambda config, now: None, "describe": describe,
+        "admit": lambda config, now: None, "describe": describe, "effort": lambda config: 1.0,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
 

@@ -63,6 +63,17 @@ class Known:
         """Return the multiply-accumulates of one forward pass of one image."""
         return self.prepared.facts[config.backbone, config.resolution].macs
 
+    def effort(self, config: TrialConfig) -> float:
+        """Return a trial's training arithmetic, multiply-accumulates a dev row.
+
+        What is trained is passed three times a step (forwards, and twice backwards) and once for scoring, in every
+        epoch of every fold; what is frozen once a view.
+        """
+        folds, epochs = self.samples.num_folds, config.recipe.epochs
+        trained = (1.0 - config.freeze) * epochs * (3 * (folds - 1) + 1)
+        frozen = config.freeze * (epochs + 1)
+        return self.macs(config) * (trained + frozen)
+
     def forecast(self) -> Forecast:
         """Return the predictor of seconds, corrected by what finished trials took."""
         folds = self.samples.num_folds

@@ -10,7 +10,7 @@ from spine_ray.climb.runner import Runner
 from spine_ray.ladder.budget import Admission, Budget, Leftover, held_back, order_starts
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import Space, TierSpace
-from spine_ray.tune.suggester import SearchDomain
+from spine_ray.tune.suggester import Lesson, SearchDomain
 from spine_ray.tune.tier_plan import TierPlan
 
 
@@ -109,6 +109,7 @@ class Climb:
                 buildable=frozenset(pair for pair in known.prepared.facts if pair[0] in tier.backbones),
                 seed=known.request.seed,
                 favoured=self.runner.favoured(starts),
+                lessons=self._lessons(place),
             ),
             starts=starts,
             first=tuple(trial.config for trial in known.earlier_of_tier(tier)),
@@ -119,9 +120,24 @@ class Climb:
             control=starts[0] if needs_control else None,
             deadline=self.budget.training_ends,
             admit=lambda config, now: admission.refusal(config, known.forecast().seconds(config), now),
+            effort=known.effort,
             describe=known.describe(tier.name),
         )
         self.runner.run(plan, tier.question)
+
+    def _lessons(self, place: int) -> tuple[Lesson, ...]:
+        """Return what every completed trial of the earlier tiers gained over its backbone's start recipe."""
+        lessons = []
+        for tier in self.space.tiers[:place]:
+            completed = [
+                trial for trial in self.known.of_tier(tier) if trial.is_completed and trial.log_loss is not None
+            ]
+            starts = {trial.config.backbone: trial.log_loss or 0.0 for trial in completed if trial.started.is_start}
+            for trial in completed:
+                if trial.config.backbone in starts:
+                    change = (trial.log_loss or 0.0) - starts[trial.config.backbone]
+                    lessons.append(Lesson(trial.config, change))
+        return tuple(lessons)
 
     def _ordered_starts(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
         unordered = self.known.starts(tier)

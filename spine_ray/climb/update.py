@@ -55,6 +55,7 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
         control=None,
         deadline=budget.training_ends,
         admit=lambda config, now: None,
+        effort=desk.effort,
         describe=lambda config, _: _again(desk, earlier[config.trial_id]),
     )
     desk.progress.tier_started(TIER, "What do they say on the rows as they are now?", len(configs))

@@ -30,6 +30,8 @@ _DRAWS = 100
 """Suggestions then drawn at random before giving up on one that is new and admitted."""
 _LED = 5
 """Suggestions after the start recipes that lean to what was screened best; the sampler would draw them blindly."""
+_CHEAPER = 0.5
+"""Of several suggestions, one that costs a quarter is taken twice as readily (docs/log.md)."""
 _REMEMBERED = 200
 """Most trials the sampler is built from: the newest."""
 _ROUNDING = 0.01
@@ -47,6 +49,15 @@ class Outcome:
     log_loss: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a setting did for a backbone of an earlier tier, which a sampler may take for a hint at the next."""
+
+    config: TrialConfig
+    change: float
+    """Its log-loss minus that of the backbone's start recipe, nats; below 0 is better."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchDomain:
     """What may be suggested in a tier."""
@@ -58,6 +69,8 @@ class SearchDomain:
     seed: int
     favoured: tuple[str, ...] = ()
     """Backbones by what their frozen features promise, best first; empty where nothing was screened."""
+    lessons: tuple[Lesson, ...] = ()
+    """Of earlier tiers."""
 
 
 Ask = Callable[[SearchDomain, Sequence[Outcome], int, int], TrialConfig]
@@ -76,6 +89,8 @@ class Suggester:
     most_trials: int
     admit: Callable[[TrialConfig], str | None]
     """Returns why a configuration cannot be tried now, or None."""
+    effort: Callable[[TrialConfig], float]
+    """Returns a configuration's training arithmetic, above 0; only ratios count."""
     ask: Ask
     """Returns a suggestion; it may be one that was tried, or one that is not admitted."""
     refused: dict[str, tuple[TrialConfig, str]] = field(default_factory=dict)
@@ -84,28 +99,49 @@ class Suggester:
         """Return the next configuration, or None when the tier is over."""
         while self.waiting:
             config = self.waiting.pop(0)
-            if self._take(config):
+            if self._is_admitted(config):
+                self.outcomes[config.trial_id] = Outcome(config, "running")
                 return config
         if len(self.outcomes) >= self.most_trials:
             return None
         number = len(self.outcomes)
+        found = self._candidates(number)
+        if not found:
+            return None
+        chosen = self._cheap_first(found, number)
+        self.outcomes[chosen.trial_id] = Outcome(chosen, "running")
+        return chosen
+
+    def _candidates(self, number: int) -> list[TrialConfig]:
+        """Return new suggestions that are admitted: what the sampler says when asked again and again, else a draw."""
+        found: dict[str, TrialConfig] = {}
         for attempt in range(_ASKS + _DRAWS):
             config = self.ask(self.domain, list(self.outcomes.values()), number, attempt)
-            if config.trial_id not in self.outcomes and config.trial_id not in self.refused and self._take(config):
-                return config
-        return None
+            if config.trial_id not in found and config.trial_id not in self.outcomes and self._is_admitted(config):
+                found[config.trial_id] = config
+            if found and attempt >= _ASKS - 1:
+                break
+        return list(found.values())
+
+    def _cheap_first(self, found: Sequence[TrialConfig], number: int) -> TrialConfig:
+        """Draw one of several suggestions, cheap ones more readily.
+
+        By arithmetic, not by measured seconds: those differ from run to run, and what is tried must not.
+        """
+        rng = random.Random(derive_seed(self.domain.seed, "cheap", self.domain.tier.name, number))
+        return rng.choices(found, [self.effort(config) ** -_CHEAPER for config in found])[0]
 
     def tell(self, outcome: Outcome) -> None:
         """Record how a trial ended."""
         self.outcomes[outcome.config.trial_id] = outcome
 
-    def _take(self, config: TrialConfig) -> bool:
+    def _is_admitted(self, config: TrialConfig) -> bool:
+        if config.trial_id in self.refused:
+            return False
         reason = self.admit(config)
         if reason is not None:
             self.refused[config.trial_id] = (config, reason)
-            return False
-        self.outcomes[config.trial_id] = Outcome(config, "running")
-        return True
+        return reason is None
 
 
 @dataclass(slots=True)
@@ -149,7 +185,7 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, atte
         sampler = TPESampler(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)
     study = optuna.create_study(direction="minimize", sampler=sampler)
     remembered = [outcome for outcome in outcomes if _is_in_range(domain, outcome.config)][-_REMEMBERED:]
-    study.add_trials([_record(domain, outcome) for outcome in remembered])
+    study.add_trials([_record(domain, outcome) for outcome in (*_taught(domain, outcomes), *remembered)])
     names = _backbones(domain)
     if attempt < _ASKS and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
         study.enqueue_trial({"backbone": led})
@@ -181,6 +217,25 @@ def draw(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, attempt
             values[name] = cast("Scalar", rng.choice(distribution.choices))
     freeze = rng.choice(domain.tier.freezes)
     return build_config(domain.tier, domain.weights, backbone, rng.choice(resolutions), freeze, values)
+
+
+def _taught(domain: SearchDomain, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return earlier tiers' lessons as outcomes of this tier, the backbones in turn: each as far from its start."""
+    starts = {
+        outcome.config.backbone: outcome.log_loss
+        for outcome in reversed(outcomes)
+        if outcome.state == "completed" and outcome.log_loss is not None and math.isfinite(outcome.log_loss)
+    }
+    backbones = [backbone for backbone in _backbones(domain) if backbone in starts]
+    taught = []
+    for place, lesson in enumerate(domain.lessons if backbones else ()):
+        backbone = backbones[place % len(backbones)]
+        config, tier = replace(lesson.config, backbone=backbone), domain.tier
+        fits = (backbone, config.resolution) in domain.buildable and config.resolution in tier.resolutions
+        if fits and config.freeze in tier.freezes and _is_in_range(domain, config):
+            loss = (starts[backbone] or 0.0) + lesson.change
+            taught.append(Outcome(config, "completed", 0, loss))
+    return taught
 
 
 def _led_backbone(domain: SearchDomain, names: Sequence[str], seed: int) -> str | None:

@@ -30,6 +30,8 @@ class TierPlan:
     """Seconds since 1970 after which nothing trains; None for no limit."""
     admit: Callable[[TrialConfig, float], str | None]
     """Returns why a configuration cannot be tried at a time (seconds since 1970), or None."""
+    effort: Callable[[TrialConfig], float]
+    """Returns a configuration's training arithmetic, above 0; only ratios count."""
     describe: Callable[[TrialConfig, bool], TrialStarted]
     """Returns the ledger's record of a trial that starts; the flag says whether it is a start recipe."""
     ask: Ask = suggest
@@ -55,7 +57,13 @@ class TierPlan:
         waiting = interrupted + [config for config in self.starts if config.trial_id not in known] + first[:room]
         admit = self.admit
         suggester = Suggester(
-            self.domain, waiting, outcomes, self.most_trials, lambda config: admit(config, now()), self.ask
+            self.domain,
+            waiting,
+            outcomes,
+            self.most_trials,
+            lambda config: admit(config, now()),
+            self.effort,
+            self.ask,
         )
         return Queue(suggester, self.control)
 
