@@ -70,7 +70,7 @@ def test_the_flags_of_search_are_a_promise() -> None:
     flags = {option for action in parser._actions for option in action.option_strings}
     assert flags == {
         "-h", "--help", "--space", "--data", "--study", "--budget", "--set", "--weights", "--seed", "--workers",
-        "--address", "--tracking", "--open-test", "--resume", "--force", "--update",
+        "--address", "--tracking", "--open-test", "--resume", "--force", "--update", "--plan", "--on",
     }  # fmt: skip
 
 
