@@ -246,7 +246,8 @@ def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: Study, wo
     scored = score_rows(configs, study.order, workers, rows)
     for config, logits in zip(configs, scored, strict=True):
         with safe_open(study.paths.refit(config.trial_id), framework="np") as file:
-            assert file.metadata() == {"trial_id": config.trial_id, "frozen": "random"}
+            expected = {"trial_id": config.trial_id, "frozen": "random", "data_version": study.samples.version}
+            assert file.metadata() == expected
         assert logits.shape == (len(rows), len(CLASSES))
         np.testing.assert_allclose(logits, _fitted_here(study, config, rows), rtol=1e-3, atol=1e-3)
 
