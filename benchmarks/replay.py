@@ -251,7 +251,7 @@ def replay(archive: Archive, rows: Rows, seed: int, trials: int | None = None) -
     request = SearchRequest(
         spaces=(space,), sets=(), data=None, study=Path("replay"), budget_s=None, weights=str(space.weights), seed=seed,
         workers=None, address=None, tracking=None, open_test=False, resume=False, force=False, update=(), plan=False,
-        on=None, command="",
+        on=None, began=0.0, command="",
     )  # fmt: skip
     known = Known(
         request=request, samples=rows.samples, prepared=archive.prepared, events=[], costs=dict(archive.costs)

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from spine_ray.show.live import make_console, make_progress
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, print; return the exit code: 0 done, 2 bad input, 3 stopped by a gate, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    began, words = time.time(), list(sys.argv[1:] if arguments is None else arguments)
     given = _parser().parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers are what uses the other cores
     console = make_console()
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = make_progress(console)
     try:
         source = open_source(given.data)
-        request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}")
+        request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}", began)
         if request.plan:
             print_plan(console, plan_search(request, source, progress))
             return 0

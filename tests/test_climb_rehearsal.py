@@ -79,7 +79,7 @@ def rehearse(
     request = SearchRequest(
         spaces=(where,), sets=(), data=None, study=Path("study"), budget_s=budget, weights="random", seed=0,
         workers=None, address=None, tracking=None, open_test=False, resume=False, force=False, update=(), plan=True,
-        on=None, command="",
+        on=None, began=START, command="",
     )  # fmt: skip
     costs = {cost(backbone).key: cost(backbone) for backbone in BACKBONES}
     known = Known(request=request, samples=samples, prepared=prepared, events=[], costs=costs)

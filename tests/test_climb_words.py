@@ -14,7 +14,7 @@ from spine_ray.space.configs import start_configs
 
 def request_of(words: list[str], source: Source) -> SearchRequest:
     given: argparse.Namespace = _parser().parse_args(words)
-    return search_request(given, source, "command")
+    return search_request(given, source, "command", 0.0)
 
 
 def own_data(tmp_path: Path) -> Source:

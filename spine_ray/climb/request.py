@@ -32,6 +32,8 @@ class SearchRequest:
     """Say what it will take, and train nothing."""
     on: str | None
     """The machine that the plan is for, such as `8xGPU`; None for this one."""
+    began: float
+    """When the command was given, seconds since 1970: budgets and predictions count from there."""
     command: str
     """What to type to run it again."""
 

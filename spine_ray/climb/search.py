@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -94,7 +93,7 @@ def _predict(desk: Desk, budget: Budget) -> Prediction:
 @contextlib.contextmanager
 def _open_study(request: SearchRequest, source: Source, progress: Progress) -> Iterator[tuple[Desk, Budget]]:
     """Look at the data, open or begin the study, decode the pictures, start the workers."""
-    budget = Budget(began=time.time(), seconds=request.budget_s)
+    budget = Budget(began=request.began, seconds=request.budget_s)
     if request.address is None:  # refused before anything is written
         share({"CPU": float(os.cpu_count() or 1)}, request.workers)
     cache_budget()  # likewise

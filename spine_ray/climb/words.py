@@ -1,6 +1,7 @@
 """From the words of a command line to a request: defaults, the sample's own size, durations."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,14 @@ SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "13m",
 """What the built-in sample brings: its scans are 8 x 8 px, so a ladder made for photographs is cut to its size."""
 
 
-def search_request(given: argparse.Namespace, source: Source, command: str) -> SearchRequest:
+def search_request(given: argparse.Namespace, source: Source, command: str, began: float) -> SearchRequest:
     """Resolve the words of `search`.
+
+    Args:
+        given: The words.
+        source: The data.
+        command: All of it as it was typed.
+        began: When, seconds since 1970.
 
     Raises:
         ValueError: If a word means nothing.
@@ -47,6 +54,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str) -> S
         update=tuple(given.update),
         plan=given.plan,
         on=given.on,
+        began=began,
         command=command,
     )
 
@@ -76,6 +84,7 @@ def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:
         update=(),
         plan=False,
         on=None,
+        began=time.time(),
         command="python -m spine_ray.check",
     )
 

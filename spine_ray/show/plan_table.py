@@ -45,7 +45,7 @@ def plan_lines(plan: Prediction) -> list[str]:
     lines = [
         f"Over all outcomes {_span(wall, duration_text)}; {duration_text(plan.spent_seconds)} of it are over: start, "
         f"decoding, measuring. Decoded pictures take {plan.pixels_mb:.0f} MB on disk.",
-        "Ranges hold nine of ten rehearsals: measured costs off by -10 to +30 %, early stopping and suggestions by "
+        "Ranges hold nine of ten rehearsals: measured costs off by -20 to +30 %, early stopping and suggestions by "
         "chance. The same command without --plan goes on from here, and compares at its end.",
     ]
     return [*lines, f"NOTE: {plan.note}."] if plan.note else lines
