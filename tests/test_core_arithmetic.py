@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from spine_ray.core.arithmetic import autocast, candidates, place_batch, place_model
+from spine_ray.core.arithmetic import autocast, candidates, may_have_bfloat16, place_batch, place_model
 from spine_ray.space.arithmetic import ALL, FLOAT32, Arithmetic
 
 CPU = torch.device("cpu")
@@ -19,10 +19,28 @@ def lies_in(tensor, memory_format):
     return tensor.stride() == torch.empty(tensor.shape).contiguous(memory_format=FORMATS[memory_format]).stride()
 
 
-def test_on_a_cpu_everything_is_worth_measuring_and_what_is_taken_unmeasured_comes_first():
+@pytest.mark.parametrize(
+    ("flag", "precisions"), [("avx512_bf16", ["float32"] * 2 + ["bfloat16"] * 2), ("avx512f", ["float32"] * 2)]
+)
+def test_on_a_cpu_everything_it_has_hardware_for_is_measured_and_what_is_taken_unmeasured_comes_first(
+    flag, precisions, tmp_path, monkeypatch
+):
+    facts = tmp_path / "cpuinfo"
+    facts.write_text(f"processor : 0\nflags : fpu sse {flag}\n")
+    monkeypatch.setattr("spine_ray.core.arithmetic._CPU_FACTS", facts)
     assert candidates(CPU)[0] == FLOAT32
-    assert set(candidates(CPU)) == set(ALL)
-    assert [each.precision for each in candidates(CPU)] == ["float32", "float32", "bfloat16", "bfloat16"]
+    assert [each.precision for each in candidates(CPU)] == precisions
+    assert len(set(candidates(CPU))) == len(precisions)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [("Features : fp asimd bf16", True), ("flags : amx_bf16", True), ("flags : avx2", False), ("uptime : 3", True)],
+)
+def test_a_processor_that_does_not_say_may_have_bfloat16(told, expected, tmp_path):
+    (tmp_path / "facts").write_text(told)
+    assert may_have_bfloat16(tmp_path / "facts") is expected
+    assert may_have_bfloat16(tmp_path / "nowhere")
 
 
 def test_on_a_gpu_only_bfloat16_is():
