@@ -38,7 +38,6 @@ Side = Literal["above", "below", "undecided"]
 class Judged:
     """One decision of a gate beside the truth; nats."""
 
-    gate: str
     after: str
     verdict: str
     gain: float
@@ -92,7 +91,6 @@ def _loss(logits: npt.NDArray[np.float16], heat: float, grid: Grid) -> float:
 def _judged(decision: GateDecision, true_gain: float, min_effect: float) -> Judged:
     numbers = decision.numbers
     return Judged(
-        gate=decision.gate,
         after=decision.after,
         verdict=decision.verdict,
         gain=numbers["gain"],

@@ -26,11 +26,9 @@ from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.evidence import Evidence
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import belongs
 from spine_ray.space.schema import Space
 from spine_ray.study.events import EpochDone, Event, TrialEnded
 from spine_ray.study.tables import Cost
-from spine_ray.study.trials import Trial
 from spine_ray.tune.rehearsal import Clock, rehearse_tier
 from spine_ray.tune.tier_plan import TierPlan
 
@@ -259,8 +257,3 @@ def replay(archive: Archive, rows: Rows, seed: int, trials: int | None = None) -
     played = Replay(archive, known, rows, Clock(0.0))
     Climb(known, played, space, Budget(began=0.0, seconds=None)).run()
     return played
-
-
-def tier_of(space: Space, trial: Trial) -> str:
-    """Return the name of the tier that a trial belongs to."""
-    return next(tier.name for tier in space.tiers if belongs(tier, "pretrained", trial.config))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spine_ray.climb.known import Known
-from spine_ray.climb.plan import GPU_TERA_MACS, Shape, _costs_on
+from spine_ray.climb.plan import GPU_TERA_MACS, Shape, _costs_on, check_shape
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.rehearsal import COSTS_ARE_OFF, Rehearsal
 from spine_ray.climb.request import SearchRequest, StoppedByGate
@@ -148,7 +148,9 @@ def test_a_gpu_that_was_not_measured_is_an_assumption_with_two_ends() -> None:
             assert each.infer_images_s == pytest.approx(tera * 1e12 / 1e6)
     assert _costs_on(Shape(8, "cpu"), Shape(2, "cpu"), costs) == ("", [costs])
     with pytest.raises(ValueError, match="measured on a GPU"):
-        _costs_on(Shape(8, "cpu"), Shape(2, "cuda"), costs)
+        check_shape(Shape(8, "cpu"), "cuda")
+    check_shape(Shape(8, "cpu"), "cpu")
+    check_shape(Shape(8, "cuda"), "cpu")
 
 
 def test_luck_is_a_function_of_the_seed(known_facts: dict[tuple[str, int], Any]) -> None:

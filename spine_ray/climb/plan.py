@@ -63,6 +63,16 @@ class Shape:
         return cls(int(found[1]), "cuda" if found[2] == "GPU" else "cpu")
 
 
+def check_shape(shape: Shape, device: str) -> None:
+    """Refuse a machine of which nothing can be said here.
+
+    Raises:
+        ValueError: If it is one of CPUs, and costs are measured on a GPU.
+    """
+    if shape.device == "cpu" and device != "cpu":
+        raise ValueError("--on: costs are measured on a GPU and say nothing of CPUs; ask on a machine without a GPU")
+
+
 def predict(desk: Desk, budget: Budget, on: Shape | None = None) -> Prediction:
     """Rehearse the search that the desk is about to begin.
 
@@ -116,8 +126,6 @@ def _costs_on(shape: Shape, here: Shape, costs: Table) -> tuple[str, list[Table]
     """Return what is assumed of a machine, and the costs there: measured, or both ends of an assumption."""
     if shape.device == here.device:
         return "", [costs]
-    if shape.device == "cpu":
-        raise ValueError("--on: costs were measured on a GPU and say nothing of CPUs; ask on a machine without a GPU")
     low, high = GPU_TERA_MACS
     note = f"no GPU was measured: assumed to sustain {low:g} to {high:g} tera-multiply-accumulates/s in training"
     return note, [{key: _on_gpu(cost, tera) for key, cost in costs.items()} for tera in GPU_TERA_MACS]

@@ -9,7 +9,7 @@ import torch
 
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.history import keep_change, look_at_change, look_back
-from spine_ray.climb.plan import Shape, keep_outcome, keep_prediction, predict
+from spine_ray.climb.plan import Shape, check_shape, keep_outcome, keep_prediction, predict
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
 from spine_ray.climb.request import SearchRequest
@@ -70,6 +70,8 @@ def plan_search(request: SearchRequest, source: Source, progress: Progress) -> P
         StoppedByGate: If preflight found that it would not begin.
     """
     on = None if request.on is None else Shape.parse(request.on)
+    if on is not None:  # refused before anything is written
+        check_shape(on, "cuda" if torch.cuda.is_available() else "cpu")
     with _open_study(request, source, progress) as (desk, budget):
         freezes = [
             replace(start, freeze=freeze)
