@@ -112,18 +112,21 @@ def search_once(archive: Archive, judge: Judge, target: float, seed: int) -> Rep
     )
 
 
+VARIANTS = ("search", "without early stopping", "without the ladder")
+
+
 def variants(space: Space) -> Iterator[tuple[str, Space]]:
     """Yield the space as it is, and with one mechanism less each."""
-    yield "search", space
-    yield "without early stopping", replace(space, reduction=1)
+    yield VARIANTS[0], space
+    yield VARIANTS[1], replace(space, reduction=1)
     names = tuple(backbone for tier in space.tiers for backbone in tier.backbones)
     trials = sum(tier.trials for tier in space.tiers)
     flat = replace(space.tiers[0], name="all", backbones=names, trials=trials)
-    yield "without the ladder", replace(space, tiers=(flat,))
+    yield VARIANTS[2], replace(space, tiers=(flat,))
 
 
-def report(archive: Archive, judge: Judge, seeds: int) -> Iterator[dict[str, object]]:
-    """Yield the grid's own line, then one for the search and each of its variants."""
+def report(archive: Archive, judge: Judge, seeds: int, wanted: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Yield the grid's own line, then one for each wanted variant of the search."""
     grid = archive.grid
     everything = frozenset(range(len(grid.configs)))
     target = judge.log_loss(everything)
@@ -139,6 +142,8 @@ def report(archive: Archive, judge: Judge, seeds: int) -> Iterator[dict[str, obj
         "cached_device_s": round(cached),
     }
     for name, space in variants(archive.space):
+        if name not in wanted:
+            continue
         altered = replace(archive, space=space)
         found = [search_once(altered, judge, target, seed) for seed in range(seeds)]
         reached = [each.reached for each in found]
@@ -187,11 +192,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--grid", action="append", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--space", default=str(SPACE))
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     given = parser.parse_args(words)
     for folder in given.grid:
         grid, space = read_grid(folder), load_space(given.space)
         archive = Archive(grid, space, *looks(GridSet(grid.name, folder.resolve(), space)))
-        for line in report(archive, Judge(grid), given.seeds):
+        for line in report(archive, Judge(grid), given.seeds, given.variants):
             print(json.dumps(line), flush=True)
 
 
