@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from spine_ray.space.fields import Around
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.study.events import EpochDone
 from spine_ray.study.tables import Cost
+from spine_ray.study.trials import trials_from_events
 from spine_ray.tune.rehearsal import Clock
 
 ROWS, FOLDS, EPOCHS = 90, 3, 2
@@ -156,3 +158,24 @@ def test_a_gpu_that_was_not_measured_is_an_assumption_with_two_ends() -> None:
 def test_luck_is_a_function_of_the_seed(known_facts: dict[tuple[str, int], Any]) -> None:
     walls = [rehearse(known_facts, ("climb",), seed=seed)[1] for seed in (1, 1, 2)]
     assert walls[0] == walls[1] != walls[2]
+
+
+def test_effort_counts_what_is_trained_in_every_fold_and_what_is_frozen_once(
+    known_facts: dict[tuple[str, int], Any],
+) -> None:
+    known = rehearse(known_facts, ("climb",))[0].known
+    done = next(trial.config for trial in known.trials.values())  # all trained, completed
+    macs = known_facts[done.backbone, 32].macs
+    # Two epochs, three folds: two thirds of the rows trained (3 passes), a third scored, in each; 14 passes a row.
+    assert known.effort(done) == EPOCHS * (3 * (FOLDS - 1) + 1) * macs
+    half, head = replace(done, freeze=0.5), replace(done, freeze=1.0)
+    assert known.effort(half) == pytest.approx(0.5 * known.effort(done) + 0.5 * (EPOCHS + 1) * macs)
+    assert known.effort(head) == pytest.approx((EPOCHS + 1) * macs)
+    kept = trials_from_events(known.events)[done.trial_id]
+    assert kept.ended is not None
+    known.events += [
+        replace(kept.started, trial_id=head.trial_id, config=head),
+        replace(kept.ended, trial_id=head.trial_id),
+    ]
+    assert known.effort(head) == pytest.approx(macs)  # its activations are there
+    assert known.effort(half) == pytest.approx(0.5 * known.effort(done) + 0.5 * (EPOCHS + 1) * macs)

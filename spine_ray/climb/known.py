@@ -67,12 +67,13 @@ class Known:
         """Return a trial's training arithmetic, multiply-accumulates a dev row.
 
         What is trained is passed three times a step (forwards, and twice backwards) and once for scoring, in every
-        epoch of every fold; what is frozen once a view.
+        epoch of every fold; what is frozen once a view, unless a trial before has left its activations.
         """
         folds, epochs = self.samples.num_folds, config.recipe.epochs
         trained = (1.0 - config.freeze) * epochs * (3 * (folds - 1) + 1)
-        frozen = config.freeze * (epochs + 1)
-        return self.macs(config) * (trained + frozen)
+        left = {cost_key(trial.config) for trial in self.trials.values() if trial.is_completed}
+        views = 1 if cost_key(config) in left else epochs + 1  # reading them is not free either
+        return self.macs(config) * (trained + config.freeze * views)
 
     def forecast(self) -> Forecast:
         """Return the predictor of seconds, corrected by what finished trials took."""
