@@ -133,6 +133,30 @@ def test_within_a_budget_nothing_trains_after_its_training_time(
         assert seconds <= max(0.8 * budget, CHECK_SECONDS) + longest + 12.0
 
 
+def test_a_budget_that_holds_no_whole_trial_shortens_all_of_them(known_facts: dict[tuple[str, int], Any]) -> None:
+    budget = (CHECK_SECONDS + 0.95 * 1.15 * SECONDS) / 0.8  # room for most of a trial behind the slowest check
+    for seed in range(10):
+        rehearsal, _ = rehearse(known_facts, ("climb",), seed=seed, budget=budget)
+        epochs = {trial.config.recipe.epochs for trial in rehearsal.known.trials.values()}
+        assert epochs <= {1, 2}, seed
+        assert any(trial.is_completed for trial in rehearsal.known.trials.values()), seed
+
+
+def test_in_a_budget_only_what_it_could_hold_is_measured(known_facts: dict[tuple[str, int], Any]) -> None:
+    known = replace(rehearse(known_facts, ("climb",))[0].known, events=[])
+    light, mid = (known.starts(tier)[0] for tier in known.prepared.spaces[0].tiers)
+    known.costs = {}
+    assert known.worth_measuring([light, mid], None) == [light, mid]
+    assert known.worth_measuring([light, mid], 1000.0) == [min((light, mid), key=known.macs)]
+    known.costs = {cost(light.backbone).key: replace(cost(light.backbone), macs=known.macs(light))}
+    assert known.is_measured(light.backbone)
+    assert not known.is_measured(mid.backbone)
+    reckoned = known.forecast().seconds(mid)
+    assert reckoned == pytest.approx(1.15 * SECONDS * known.macs(mid) / known.macs(light))
+    assert known.worth_measuring([mid], reckoned / 3.9) == [mid]
+    assert known.worth_measuring([mid], reckoned / 4.1) == []
+
+
 def test_a_machine_is_named_by_workers_and_kind() -> None:
     assert Shape.parse("8xGPU") == Shape(8, "cuda")
     for words in ("8GPU", "0xGPU", "GPU", "8xTPU", "-1xCPU"):

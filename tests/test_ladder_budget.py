@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from spine_ray.ladder.budget import (
     FoldSizes,
     Forecast,
     Leftover,
+    epochs_within,
     held_back,
     observed_stretch,
     order_starts,
+    reckon,
 )
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
@@ -260,3 +263,18 @@ def test_time_is_held_back_only_for_starts_that_there_is_room_for(
     cheapest: list[float], room: float, kept: float
 ) -> None:
     assert held_back(cheapest, room) == kept
+
+
+def test_what_was_not_measured_is_reckoned_from_the_backbone_with_the_nearest_arithmetic() -> None:
+    small, large = replace(cost("small"), macs=10), replace(cost("large", train_images_s=4.0), macs=1000)
+    near_small = reckon((small, large), config("other"), 20)
+    assert (near_small.key, near_small.macs) == (("other", 64, 0.0), 20)
+    assert (near_small.train_images_s, near_small.infer_images_s, near_small.score_images_s) == (20.0, 3.5, 50.0)
+    assert reckon((small, large), config("other"), 2000).train_images_s == pytest.approx(2.0)
+
+
+def test_where_a_trial_does_not_fit_fewer_of_its_epochs_do() -> None:
+    assert epochs_within(config(), 100.0, 100.0) == 10
+    assert epochs_within(config(), 100.0, 50.0) == 4  # half of the time, and a little of that is kept
+    assert epochs_within(config(), 100.0, 5.0) == 0
+    assert epochs_within(config(), 100.0, -1.0) == 0

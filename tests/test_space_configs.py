@@ -3,7 +3,7 @@ import math
 import pytest
 
 from spine_ray.space.config import RECIPE_FIELDS, freeze_class
-from spine_ray.space.configs import build_config, sampled_values, searched_fields, start_configs
+from spine_ray.space.configs import belongs, build_config, sampled_values, searched_fields, shortened, start_configs
 from spine_ray.space.fields import Around, Choice, LogUniform, Uniform
 from spine_ray.space.recipes import start_recipe
 from spine_ray.space.schema import TierSpace
@@ -107,3 +107,12 @@ def test_build_config_refuses_what_the_tier_does_not_hold(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build_config(TIER, "pretrained", backbone, resolution, freeze, values)
+
+
+def test_a_shortened_tier_has_other_trials_and_counts_them_as_its_own() -> None:
+    short = shortened(TIER, 3)
+    config = start_configs(short, "pretrained")[0]
+    assert config.recipe.epochs == 3
+    assert config.trial_id != start_configs(TIER, "pretrained")[0].trial_id
+    assert belongs(short, "pretrained", config)
+    assert not belongs(TIER, "pretrained", config)

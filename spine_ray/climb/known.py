@@ -1,14 +1,14 @@
 """What is known of a study while it is climbed: rows, trials, measured costs; and what follows from them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
 from spine_ray.core.backbone import licence_of
 from spine_ray.data.samples import Samples
-from spine_ray.ladder.budget import FoldSizes, Forecast, observed_stretch
+from spine_ray.ladder.budget import RECKONING_IS_OFF, FoldSizes, Forecast, observed_stretch, reckon
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import belongs, start_configs
 from spine_ray.space.schema import TierSpace
@@ -63,6 +63,33 @@ class Known:
         """Return the multiply-accumulates of one forward pass of one image."""
         return self.prepared.facts[config.backbone, config.resolution].macs
 
+    def is_measured(self, backbone: str) -> bool:
+        """Say whether anything was measured of a backbone."""
+        return any(name == backbone for name, _, _ in self.costs)
+
+    def reckoned(self) -> dict[tuple[str, int, float], Cost]:
+        """Return what the start recipes cost whose backbones were not measured, by their arithmetic."""
+        if not self.costs:
+            return {}
+        starts = [each for space in self.prepared.spaces for tier in space.tiers for each in self.starts(tier)]
+        fresh = [each for each in starts if not self.is_measured(each.backbone)]
+        return {cost_key(each): reckon(self.costs.values(), each, self.macs(each)) for each in fresh}
+
+    def worth_measuring(self, configs: Sequence[TrialConfig], left: float | None) -> list[TrialConfig]:
+        """Return the configurations that could end in some seconds, by what is measured or their arithmetic.
+
+        Args:
+            configs: Any.
+            left: Seconds; None for no limit. As long as nothing is measured at all, only the least arithmetic is worth
+                it: it tells of the others.
+        """
+        if left is None or not configs:
+            return list(configs)
+        if not self.costs:
+            return [min(configs, key=self.macs)]
+        forecast = self.forecast()
+        return [each for each in configs if (forecast.seconds(each) or 0.0) <= RECKONING_IS_OFF * left]
+
     def effort(self, config: TrialConfig) -> float:
         """Return a trial's training arithmetic, multiply-accumulates a dev row.
 
@@ -81,9 +108,10 @@ class Known:
         held_out = len(self.samples.dev) / folds
         sizes = FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds)
         trials = list(self.trials.values())
-        stretch = observed_stretch(trials, Forecast(self.costs, sizes))
+        costs = {**self.reckoned(), **self.costs}
+        stretch = observed_stretch(trials, Forecast(costs, sizes))
         built = frozenset(cost_key(trial.config) for trial in trials if trial.is_completed)
-        return Forecast(self.costs, sizes, stretch, built)
+        return Forecast(costs, sizes, stretch, built)
 
     def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
         """Return what makes the ledger's record of a trial that starts in a tier."""

@@ -83,7 +83,7 @@ def predict(desk: Desk, budget: Budget, on: Shape | None = None) -> Prediction:
     """
     here = Shape(desk.workers.count, desk.order.device)
     shape = on or here
-    note, variants = _costs_on(shape, here, desk.costs)
+    note, variants = _costs_on(shape, here, {**desk.reckoned(), **desk.costs})
     spent = time.time() - budget.began
     outcomes = []
     ways = outcomes_of(desk.prepared.spaces, len(desk.samples.dev), has_budget=budget.seconds is not None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -85,8 +86,11 @@ def plan_search(request: SearchRequest, source: Source, progress: Progress) -> P
 
 
 def _predict(desk: Desk, budget: Budget) -> Prediction:
-    """Measure the start recipes of all tiers, and keep and tell what is to be expected."""
-    desk.measure([each for space in desk.prepared.spaces for tier in space.tiers for each in desk.starts(tier)])
+    """Measure the start recipes of all tiers, in a budget those that it could hold; keep and tell what to expect."""
+    starts = [each for space in desk.prepared.spaces for tier in space.tiers for each in desk.starts(tier)]
+    ends = budget.training_ends
+    for _ in range(2):  # the first of them tells which others are worth it
+        desk.measure(desk.worth_measuring(starts, None if ends is None else ends - time.time()))
     prediction = predict(desk, budget)
     keep_prediction(desk, prediction)
     return prediction

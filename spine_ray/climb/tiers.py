@@ -7,8 +7,9 @@ from spine_ray.climb.decisions import Question
 from spine_ray.climb.known import Known
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.runner import Runner
-from spine_ray.ladder.budget import Admission, Budget, Leftover, held_back, order_starts
+from spine_ray.ladder.budget import Admission, Budget, Leftover, epochs_within, held_back, order_starts
 from spine_ray.space.config import TrialConfig
+from spine_ray.space.configs import shortened
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.tune.suggester import Lesson, SearchDomain
 from spine_ray.tune.tier_plan import TierPlan
@@ -36,10 +37,30 @@ class Climb:
         Raises:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
+        self.runner.check(min(self.known.starts(self.space.tiers[0]), key=self.known.macs))
+        replace(self, space=self._affordable())._climb()
+
+    def _affordable(self) -> Space:
+        """Return the space; with fewer epochs for all, where the budget does not hold one trial of it."""
+        ends, first = self.budget.training_ends, self.space.tiers[0]
+        if ends is None:
+            return self.space
+        self._measure(first)
+        forecast = self.known.forecast()
+        seconds = {config: forecast.seconds(config) or 0.0 for config in self.known.starts(first)}
+        cheapest, left = min(seconds, key=seconds.__getitem__), ends - self.runner.now()
+        epochs = epochs_within(cheapest, seconds[cheapest], left)
+        if epochs in (0, cheapest.recipe.epochs):
+            return self.space
+        self.runner.say(
+            f"WARNING: the cheapest start recipe needs about {seconds[cheapest]:.0f} s, and the budget has "
+            f"{left:.0f} s left for training: everything trains for {epochs} instead of {cheapest.recipe.epochs} epochs"
+        )
+        return replace(self.space, tiers=tuple(shortened(tier, epochs) for tier in self.space.tiers))
+
+    def _climb(self) -> None:
+        """Run the tiers, a gate before each but the first."""
         tiers = self.space.tiers
-        self.runner.check(min(self.known.starts(tiers[0]), key=self.known.macs))
-        if self.budget.seconds is not None:  # what a tier may spend depends on what the later ones need
-            self.runner.measure([each for tier in tiers for each in self.known.starts(tier)])
         opened = [tiers[0]]
         self._run(0, tiers[0])
         for place in range(1, len(tiers)):
@@ -119,11 +140,23 @@ class Climb:
             reduction=self.space.reduction,
             control=starts[0] if needs_control else None,
             deadline=self.budget.training_ends,
-            admit=lambda config, now: admission.refusal(config, known.forecast().seconds(config), now),
+            admit=lambda config, now: self._refusal(admission, config, now),
             effort=known.effort,
             describe=known.describe(tier.name),
         )
         self.runner.run(plan, tier.question)
+
+    def _refusal(self, admission: Admission | Leftover, config: TrialConfig, now: float) -> str | None:
+        seconds = self.known.forecast().seconds(config)
+        if self.budget.seconds is not None and not self.known.is_measured(config.backbone):
+            return f"needs about {seconds or 0.0:.0f} s by its arithmetic, too long to be worth measuring"
+        return admission.refusal(config, seconds, now)
+
+    def _measure(self, tier: TierSpace) -> None:
+        """Measure a tier's start recipes, in a budget those that it could hold."""
+        ends = self.budget.training_ends
+        left = None if ends is None else ends - self.runner.now()
+        self.runner.measure(self.known.worth_measuring(self.known.starts(tier), left))
 
     def _lessons(self, place: int) -> tuple[Lesson, ...]:
         """Return what every completed trial of the earlier tiers gained over its backbone's start recipe."""
@@ -141,7 +174,7 @@ class Climb:
 
     def _ordered_starts(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
         unordered = self.known.starts(tier)
-        self.runner.measure(unordered)
+        self._measure(tier)
         forecast = self.known.forecast()
         seconds = {config.trial_id: predicted for config in unordered if (predicted := forecast.seconds(config))}
         macs = {config.trial_id: self.known.macs(config) for config in unordered}

@@ -1,7 +1,8 @@
 """What a trial will cost in seconds, and whether there is still time for it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +14,10 @@ SHIP_SHARE = 0.2
 """Share of the budget kept for the refits of the members, the test split and the report."""
 _SLACK = 1.15
 """Predictions are stretched by this: workers slow each other down."""
+RECKONING_IS_OFF = 4.0
+"""Seconds by arithmetic alone can be too many by this factor: depthwise convolutions wait for memory (docs/log.md)."""
+_SAFE = 0.85
+"""Of the time that is left, what a shortened trial is made to fill: it has to end, or there is no answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +87,44 @@ class TrialSeconds:
     """Training and scoring what is trained, one epoch of one fold."""
     prefix: float
     """What is frozen, once for all epochs and folds; 0 where its activations are on disk."""
+
+
+def reckon(measured: Iterable[Cost], config: TrialConfig, macs: int) -> Cost:
+    """Return what a configuration would cost if its arithmetic ran as fast as that of the backbone next to it.
+
+    Args:
+        measured: At least one.
+        config: Of a backbone that was not measured.
+        macs: Multiply-accumulates of one forward pass of one image.
+    """
+    nearest = min(measured, key=lambda each: (abs(math.log(each.macs / macs)), each.freeze != config.freeze))
+    slower = macs / nearest.macs
+    prefix = nearest.prefix_images_s
+    return replace(
+        nearest,
+        backbone=config.backbone,
+        resolution=config.resolution,
+        freeze=config.freeze if prefix is not None else 0.0,
+        train_images_s=nearest.train_images_s / slower,
+        infer_images_s=nearest.infer_images_s / slower,
+        score_images_s=nearest.score_images_s / slower,
+        prefix_images_s=None if prefix is None else prefix / slower,
+        macs=macs,
+        prefix_macs=round(nearest.prefix_macs * slower),
+    )
+
+
+def epochs_within(config: TrialConfig, seconds: float, left: float) -> int:
+    """Return how many epochs of a trial fit, all of its own at most; 0 where not one does.
+
+    Args:
+        config: What would be trained.
+        seconds: What it is predicted to take in all, s.
+        left: The time there is, s.
+    """
+    if seconds <= left:
+        return config.recipe.epochs
+    return max(0, int(config.recipe.epochs * _SAFE * left / seconds))
 
 
 def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:

@@ -64,6 +64,11 @@ def start_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConf
     )
 
 
+def shortened(tier: TierSpace, epochs: int) -> TierSpace:
+    """Return a tier whose trials take some number of epochs and are otherwise the same."""
+    return replace(tier, recipe={**tier.recipe, "epochs": epochs})
+
+
 def belongs(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> bool:
     """Say whether a configuration could have come from a tier: then its trial need not be trained again for it.
 
