@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from spine_ray.data import inspection as module
+from spine_ray.data import problems
 from spine_ray.data.inspection import Inspection, inspect_source, short_sides
 from spine_ray.data.rows import Row, Source
 
@@ -48,23 +49,23 @@ def test_look_tells_content_and_size():
 def test_truncated_picture_is_a_problem(kind):
     whole = picture(kind)
     found = inspect(whole[: len(whole) // 2], whole)
-    assert found.looks[0].problem == module.DAMAGED
+    assert found.looks[0].problem == problems.DAMAGED
     assert found.readable == (1, 2)
 
 
 def test_flipped_bits_in_a_png_are_a_problem():
     broken = bytearray(picture("PNG"))
     broken[200] ^= 0xFF
-    assert inspect(bytes(broken)).looks[0].problem == module.DAMAGED
+    assert inspect(bytes(broken)).looks[0].problem == problems.DAMAGED
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", module.NO_BYTES),
-        (b"not a picture", module.NOT_A_PICTURE),
-        (FileNotFoundError("gone"), module.NOT_OPENED),
-        (PermissionError("closed"), module.NOT_OPENED),
+        (b"", problems.NO_BYTES),
+        (b"not a picture", problems.NOT_A_PICTURE),
+        (FileNotFoundError("gone"), problems.NOT_OPENED),
+        (PermissionError("closed"), problems.NOT_OPENED),
     ],
 )
 def test_unreadable_row_has_its_problem(content, problem):
@@ -78,7 +79,7 @@ def test_unreadable_row_has_its_problem(content, problem):
 def test_oversized_picture_is_a_problem_and_no_warning(monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # Pillow warns above the limit, raises above twice of it
     large = picture("PNG", 40, 60 if limit > 1200 else 40)
-    assert inspect(large).looks[0].problem == module.TOO_LARGE
+    assert inspect(large).looks[0].problem == problems.TOO_LARGE
 
 
 def test_failing_storage_is_no_property_of_a_picture():

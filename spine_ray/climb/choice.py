@@ -174,8 +174,19 @@ def stored_judge(paths: StudyPaths) -> Judge:
     return _judge(stored_choice(paths))
 
 
-def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, Any]], openings: int) -> None:
-    """Write `ensemble.json`, with what the very same ensemble scored on the test split."""
+def write_choice(
+    paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, Any]], openings: int, stored_side: int | None
+) -> None:
+    """Write `ensemble.json`.
+
+    Args:
+        paths: The study.
+        choice: The ensemble.
+        test: What the very same ensemble scored on the test split.
+        openings: How often the test split was looked at.
+        stored_side: Short side of the decoded pictures that the members were fitted and scored on, px; predicting
+            decodes at it too. None where none was fitted yet.
+    """
     ensemble = choice.ensemble
     members = [
         {
@@ -203,6 +214,7 @@ def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, 
         "report": ensemble.report,
         "test": list(test),
         "test_openings": openings,
+        "stored_side": stored_side,
     }
     replace_json(paths.ensemble, values)
 

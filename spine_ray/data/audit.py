@@ -11,8 +11,8 @@ from spine_ray.data.audit_files import file_findings
 from spine_ray.data.audit_sizes import size_findings
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Audit, Finding, Level
+from spine_ray.data.pictures import is_picture
 from spine_ray.data.shortcuts import shortcut_findings
-from spine_ray.data.sources import is_picture
 
 
 def audit(evidence: Evidence) -> Audit:

@@ -4,14 +4,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spine_ray.data.digits import digits_source
+from spine_ray.data.pictures import PICTURE_SUFFIXES, is_picture
 from spine_ray.data.places import Place
 from spine_ray.data.rows import FileReader, Row, Source, Split
 from spine_ray.data.tables import csv_source, parquet_source
 
-PICTURE_SUFFIXES = (
-    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
-    *(".tga", ".tif", ".tiff", ".webp"),
-)
 SPLIT_FOLDERS: dict[str, Split] = {"train": "dev", "test": "test"}
 ALLOWED = "a folder of class folders, a .csv or a .parquet"
 
@@ -71,11 +68,6 @@ def folder_source(name: str, place: Place) -> Source:
     used = {row.path for row in rows}
     skipped = tuple(path for path in files if path not in used)
     return Source(name=name, kind="folder", rows=rows, reader=FileReader(folder=place), skipped=skipped)
-
-
-def is_picture(path: str) -> bool:
-    """Whether the file's name says that it is a picture."""
-    return PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES
 
 
 def _visible_files(name: str, place: Place) -> list[str]:
