@@ -70,8 +70,8 @@ def study_artefact(study: StoredStudy) -> tuple[Artefact, StudyTensors]:
         raise ValueError(f"{root} has no ensemble yet; the search chooses one at its end, or spine_ray.select")
     missing = study.not_fitted
     if missing or stored.get("stored_side") is None:
-        names = ", ".join(missing) or "its members"
-        raise ValueError(f"{names} of {root} are not fitted on all dev rows yet: the search's own command fits them")
+        who = ", ".join(missing) or "the members"
+        raise ValueError(f"{root}: {who} not fitted on all dev rows yet; the search's own command fits them")
     trials = [study.completed[each["trial_id"]] for each in stored["members"]]
     artefact = Artefact(
         classes=study.samples.classes,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from spine_ray.climb.artefact import study_artefact
 from spine_ray.climb.choice import stored_choice
 from spine_ray.climb.pick import StoredStudy, open_stored, trial_named
-from spine_ray.data.pictures import listed_album, open_album
+from spine_ray.data.albums import listed_album, open_album
 from spine_ray.ensemble.metrics import bootstrap_interval
 from spine_ray.ladder.comparison import compare_losses
 from spine_ray.ladder.evidence import gather

@@ -3,8 +3,8 @@
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from spine_ray.data.albums import PICTURE_SUFFIXES, is_picture
 from spine_ray.data.digits import digits_source
-from spine_ray.data.pictures import PICTURE_SUFFIXES, is_picture
 from spine_ray.data.places import Place
 from spine_ray.data.rows import FileReader, Row, Source, Split
 from spine_ray.data.tables import csv_source, parquet_source

@@ -6,6 +6,7 @@ tried. The threshold is the one of least cost that loses hardly any accuracy; wh
 folds that it was not chosen on.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class Predicted:
     change: float
     """Accuracy of the cascade minus that of all members; below 0 is a loss."""
     change_low: float
+    """With `change_high`: where the change of as many new rows will lie."""
     change_high: float
     log_loss: float
     """nats."""
@@ -230,10 +232,11 @@ def _predict(mix: Mix, oof: OofRows, order: tuple[int, ...], paid: tuple[float, 
 def _change_interval(
     cascade: NDArray[np.float64], whole: NDArray[np.float64], groups: ArrayLike | None, seed: int
 ) -> tuple[float, float]:
-    """Return the interval of the paired change: the wider, at each end, of the bootstrap's and of Wilson's.
+    """Return where the paired change of as many new rows will lie: of the bootstrap and of Wilson the wider end.
 
     Few rows differ, often none, and then the bootstrap would claim certainty. Wilson's intervals of the share lost
-    and the share gained are put together as Newcombe (1998) does for a difference.
+    and the share gained are put together as Newcombe (1998) does for a difference. Both are intervals of the mean;
+    new rows have luck of their own, which makes each end further away by the square root of 2.
     """
     change = cascade - whole
     low, high = bootstrap_interval(change, groups, seed=seed)
@@ -243,7 +246,8 @@ def _change_interval(
     mean = gained - lost
     down = np.hypot(gained - gained_low, lost_high - lost)
     up = np.hypot(gained_high - gained, lost - lost_low)
-    return min(low, mean - float(down)), max(high, mean + float(up))
+    down, up = max(mean - low, float(down)), max(high - mean, float(up))
+    return mean - math.sqrt(2.0) * down, mean + math.sqrt(2.0) * up
 
 
 def _wilson(share: float, rows: int) -> tuple[float, float]:
@@ -257,7 +261,8 @@ def _verdict(predicted: Predicted) -> tuple[bool, str]:
     told = (
         f"on OOF rows it costs {predicted.cost:.3g} instead of {predicted.whole_cost:.3g} ms an image "
         f"({predicted.saving:.2f} times less) and changes accuracy by {predicted.change:+.2%} "
-        f"({predicted.change_low:+.2%} to {predicted.change_high:+.2%})"
+        f"({predicted.change_low:+.2%} to {predicted.change_high:+.2%}), log-loss from "
+        f"{predicted.whole_log_loss:.4f} to {predicted.log_loss:.4f}"
     )
     if predicted.cost > (1.0 - LEAST_SAVING) * predicted.whole_cost:
         return False, f"{told}: less than {LEAST_SAVING:.0%} saved, so all members run"

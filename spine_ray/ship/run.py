@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spine_ray.data.pictures import Album, open_album
+from spine_ray.data.albums import Album, open_album
 from spine_ray.ensemble.scorecard import Refitted, Scorecard, refit_temperature, score_rows
 from spine_ray.ship.artefact import Artefact, Tensors
 from spine_ray.ship.bundle import check_free, new_folder, write_bundle

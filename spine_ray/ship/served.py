@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spine_ray.data.pictures import listed_album
+from spine_ray.data.albums import listed_album
 from spine_ray.ship.bundle import open_bundle
 from spine_ray.ship.run import Predictor
 from spine_ray.ship.table import columns_of

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from spine_ray.core.pixels import decode
 from spine_ray.core.views import scoring_view
-from spine_ray.data.pictures import Picture
+from spine_ray.data.albums import Picture
 from spine_ray.data.problems import NO_BYTES, NOT_OPENED, problem_of
 from spine_ray.ensemble.mix import Said
 from spine_ray.ship.committee import Committee

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Serving:
     """Packages to pin."""
 
 
-def _columns(classes: Sequence[str]) -> list[ColSpec]:
+def _columns(classes: Sequence[str]) -> list[ColSpec | TensorSpec]:
     """Return the columns of predictions; of a picture that cannot be read there are but the name and the error."""
     texts, numbers = ("class", "error"), ("confidence", "disagreement", *(f"p_{name}" for name in classes))
     return [
