@@ -119,12 +119,12 @@ def test_the_last_stage_is_the_ensemble_itself() -> None:
 
 def test_the_interval_covers_what_new_rows_lose() -> None:
     each, covered = mix(), 0
-    for seed in range(30):
-        found = plan_cascade(each, draw(2000, seed), COSTS)
-        new = draw(20_000, 1000 + seed)
+    for seed in range(12):
+        found = plan_cascade(each, draw(1000, seed), COSTS)
+        new = draw(6000, 1000 + seed)
         change = run(found, each, new)[0].mean() - whole_hits(each, new).mean()
         covered += found.predicted.change_low <= change <= found.predicted.change_high
-    assert covered >= 27
+    assert covered >= 11
 
 
 def test_other_numbers_of_logits_or_costs_are_refused() -> None:

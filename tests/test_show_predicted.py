@@ -33,7 +33,8 @@ def test_a_cascade_says_how_many_members_looked() -> None:
 
 def test_a_cascade_that_does_not_pay_says_so() -> None:
     rng = np.random.default_rng(0)
-    oof = OofRows(rng.normal(size=(2, 60, 3)).astype(np.float32), rng.integers(0, 3, 60), np.arange(60) % 3)
+    logits = rng.normal(size=(2, 60, 3)).astype(np.float32)
+    oof = OofRows(logits=logits, labels=rng.integers(0, 3, 60), folds=np.arange(60) % 3)
     mix = Mix(weights=(0.5, 0.5), temperatures=(1.0, 1.0), pool="log", final_temperature=1.0)
     assert cascade_line(plan_cascade(mix, oof, [1.0, 2.0])).startswith("The cascade does not pay: on OOF rows it costs")
     assert cascade_line(None) == "no cascade was planned"

@@ -8,12 +8,12 @@ folds that it was not chosen on.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spine_ray.ensemble.calibrate import fit_temperature
+from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import bootstrap_interval, row_losses, share_interval
 from spine_ray.ensemble.mix import Mix, Said
 from spine_ray.ensemble.price import Cost, PriceList, as_cost
@@ -102,8 +102,9 @@ class OofRows:
 
 @dataclass(frozen=True, slots=True)
 class _Stages:
-    """What each stage would say of each row, (stages, rows)."""
+    """What each stage would say of each row, (stages, rows), with final temperatures fitted on some of the rows."""
 
+    temperatures: tuple[float, ...]
     confidence: NDArray[np.float64]
     hits: NDArray[np.float64]
     losses: NDArray[np.float64]
@@ -117,7 +118,8 @@ class _Stages:
         return np.asarray(sure.argmax(axis=0))
 
     def taken(self, rows: NDArray[np.bool_]) -> "_Stages":
-        return _Stages(self.confidence[:, rows], self.hits[:, rows], self.losses[:, rows], self.costs)
+        """Return the stages on some of the rows."""
+        return replace(self, confidence=self.confidence[:, rows], hits=self.hits[:, rows], losses=self.losses[:, rows])
 
 
 def plan_cascade(mix: Mix, oof: OofRows, costs: Sequence[float | Cost], *, seed: int = 0) -> Cascade:
@@ -136,19 +138,18 @@ def plan_cascade(mix: Mix, oof: OofRows, costs: Sequence[float | Cost], *, seed:
     if len(oof.logits) != members or len(costs) != members:
         raise ValueError(f"{members} members need as many blocks of logits and costs")
     order, paid = _cheap_first(costs)
-    every = np.ones(len(oof.labels), np.bool_)
-    temperatures = _temperatures(mix, oof, order, every)
     if members == 1:
         return Cascade(
-            order=order, temperatures=temperatures, threshold=2.0, costs=paid, predicted=None, pays=False,
+            order=order, temperatures=(mix.final_temperature,), threshold=2.0, costs=paid, predicted=None, pays=False,
             reason="there is one member only, so there is nothing to leave out",
         )  # fmt: skip
-    threshold = _threshold(_stages(mix, oof, order, temperatures, paid))
-    predicted = _predict(mix, oof, order, paid, seed)
+    others = [oof.folds != fold for fold in np.unique(oof.folds)]
+    whole, *by_fold = _stages(mix, oof, order, np.array(paid), [np.ones(len(oof.labels), np.bool_), *others])
+    predicted = _predict(whole, by_fold, others, oof.groups, seed)
     pays, reason = _verdict(predicted)
     return Cascade(
-        order=order, temperatures=temperatures, threshold=threshold, costs=paid, predicted=predicted, pays=pays,
-        reason=reason,
+        order=order, temperatures=whole.temperatures, threshold=_threshold(whole), costs=paid, predicted=predicted,
+        pays=pays, reason=reason,
     )  # fmt: skip
 
 
@@ -165,31 +166,31 @@ def _cheap_first(costs: Sequence[float | Cost]) -> tuple[tuple[int, ...], tuple[
     return tuple(order), paid
 
 
-def _temperatures(mix: Mix, oof: OofRows, order: tuple[int, ...], rows: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Fit each stage's final temperature on some rows; the last stage keeps the ensemble's."""
-    fitted = []
-    for stage in range(len(order) - 1):
-        said = _said(mix.part(order[: stage + 1], 1.0), oof, order[: stage + 1], rows)
-        fitted.append(fit_temperature(said.log_probs, oof.labels[rows]))
-    return (*fitted, mix.final_temperature)
-
-
-def _said(mix: Mix, oof: OofRows, members: tuple[int, ...], rows: NDArray[np.bool_]) -> Said:
-    return mix.say([oof.logits[member][rows] for member in members])
-
-
 def _stages(
-    mix: Mix, oof: OofRows, order: tuple[int, ...], temperatures: tuple[float, ...], paid: tuple[float, ...]
-) -> _Stages:
-    every = np.ones(len(oof.labels), np.bool_)
-    confidence, hits, losses = [], [], []
-    for stage, temperature in enumerate(temperatures):
+    mix: Mix,
+    oof: OofRows,
+    order: tuple[int, ...],
+    costs: NDArray[np.float64],
+    fitted_on: Sequence[NDArray[np.bool_]],
+) -> list[_Stages]:
+    """Return the stages once for each set of rows that their temperatures are fitted on; the last keeps its own."""
+    shape = (len(fitted_on), len(order), len(oof.labels))
+    confidence, losses, hits = np.zeros(shape), np.zeros(shape), np.zeros(shape[1:])
+    temperatures = np.full(shape[:2], mix.final_temperature)
+    for stage in range(len(order)):
         members = order[: stage + 1]
-        said = _said(mix.part(members, temperature), oof, members, every)
-        confidence.append(said.confidence)
-        hits.append((said.log_probs.argmax(axis=1) == oof.labels).astype(np.float64))
-        losses.append(row_losses(said.log_probs, oof.labels))
-    return _Stages(np.stack(confidence), np.stack(hits), np.stack(losses), np.array(paid))
+        pool = mix.part(members, 1.0).say([oof.logits[member] for member in members]).log_probs
+        hits[stage] = pool.argmax(axis=1) == oof.labels  # whatever the temperature
+        for part, rows in enumerate(fitted_on):
+            if stage < len(order) - 1:
+                temperatures[part, stage] = fit_temperature(pool[rows], oof.labels[rows])
+            scaled = log_probs(pool, temperatures[part, stage])
+            confidence[part, stage] = np.exp(scaled.max(axis=1))
+            losses[part, stage] = row_losses(scaled, oof.labels)
+    return [
+        _Stages(tuple(temperatures[part].tolist()), confidence[part], hits, losses[part], costs)
+        for part in range(len(fitted_on))
+    ]
 
 
 def _threshold(stages: _Stages) -> float:
@@ -206,26 +207,38 @@ def _threshold(stages: _Stages) -> float:
     return best
 
 
-def _predict(mix: Mix, oof: OofRows, order: tuple[int, ...], paid: tuple[float, ...], seed: int) -> Predicted:
-    """Plan on all folds but one and look at that one, fold after fold."""
-    rows = len(oof.labels)
+def _predict(
+    whole: _Stages,
+    by_fold: Sequence[_Stages],
+    others: Sequence[NDArray[np.bool_]],
+    groups: ArrayLike | None,
+    seed: int,
+) -> Predicted:
+    """Look at each fold with temperatures and threshold from the others.
+
+    Args:
+        whole: The stages, fitted on all rows.
+        by_fold: For each fold, the stages fitted on the others.
+        others: For each fold, the rows of the others.
+        groups: Of the rows.
+        seed: Of the resampling.
+    """
+    rows = whole.hits.shape[1]
     hits, losses, costs = np.zeros(rows), np.zeros(rows), np.zeros(rows)
-    whole = _stages(mix, oof, order, _temperatures(mix, oof, order, np.ones(rows, np.bool_)), paid)
-    for fold in np.unique(oof.folds):
-        here = oof.folds == fold
-        found = _stages(mix, oof, order, _temperatures(mix, oof, order, ~here), paid)
-        there = found.taken(here)
-        answering, every = there.answering(_threshold(found.taken(~here))), np.arange(int(here.sum()))
+    for stages, elsewhere in zip(by_fold, others, strict=True):
+        here = ~elsewhere
+        there = stages.taken(here)
+        answering, every = there.answering(_threshold(stages.taken(elsewhere))), np.arange(int(here.sum()))
         hits[here], losses[here] = there.hits[answering, every], there.losses[answering, every]
         costs[here] = there.costs[answering]
-    low, high = _change_interval(hits, whole.hits[-1], oof.groups, seed)
-    accuracy_low, accuracy_high = share_interval(hits, oof.groups, seed=seed)
-    cost_low, cost_high = bootstrap_interval(costs, oof.groups, seed=seed)
+    low, high = _change_interval(hits, whole.hits[-1], groups, seed)
+    accuracy_low, accuracy_high = share_interval(hits, groups, seed=seed)
+    cost_low, cost_high = bootstrap_interval(costs, groups, seed=seed)
     return Predicted(
         rows=rows, accuracy=float(hits.mean()), accuracy_low=accuracy_low, accuracy_high=accuracy_high,
         whole_accuracy=float(whole.hits[-1].mean()), change=float((hits - whole.hits[-1]).mean()), change_low=low,
         change_high=high, log_loss=float(losses.mean()), whole_log_loss=float(whole.losses[-1].mean()),
-        cost=float(costs.mean()), cost_low=cost_low, cost_high=cost_high, whole_cost=float(paid[-1]),
+        cost=float(costs.mean()), cost_low=cost_low, cost_high=cost_high, whole_cost=float(whole.costs[-1]),
     )  # fmt: skip
 
 
