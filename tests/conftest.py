@@ -146,9 +146,9 @@ def shipped_study(tmp_path_factory: pytest.TempPathFactory, trial_config: Callab
     from tests.small_study import make_study
 
     configs = [
-        trial_config("test_resnet", freeze=0.5, epochs=3),
-        trial_config("test_resnet", freeze=0.5, epochs=3, lr=4e-3),
-        trial_config("test_vit", resolution=48, epochs=3, lr=1e-3),
-        trial_config("test_efficientnet", resolution=48, freeze=1.0, epochs=3),
+        trial_config("test_resnet", freeze=0.5),
+        trial_config("test_resnet", freeze=0.5, lr=4e-3),
+        trial_config("test_vit", resolution=48, lr=1e-3),
+        trial_config("test_efficientnet", resolution=48, freeze=1.0),
     ]
     return ShippedStudy(**make_study(tmp_path_factory.mktemp("shipped"), configs))

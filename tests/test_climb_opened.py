@@ -70,6 +70,6 @@ def test_no_pictures_and_no_study_are_refused(study, tmp_path) -> None:
         open_study(tmp_path)
 
 
-def test_importing_the_package_loads_nothing() -> None:
-    code = "import sys; before = set(sys.modules); import spine_ray; sys.exit(len(set(sys.modules) - before) > 3)"
+def test_importing_the_package_loads_no_library() -> None:
+    code = "import spine_ray, sys; sys.exit(any(name in sys.modules for name in ('numpy', 'torch', 'pyarrow', 'ray')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
