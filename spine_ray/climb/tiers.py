@@ -37,7 +37,7 @@ class Climb:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
         tiers = self.space.tiers
-        self.runner.check(min(self.known.starts(tiers[0]), key=self.known.macs))
+        self.runner.check(sorted(self.known.starts(tiers[0]), key=self.known.macs))
         if self.budget.seconds is not None:  # what a tier may spend depends on what the later ones need
             self.runner.measure([each for tier in tiers for each in self.known.starts(tier)])
         opened = [tiers[0]]
@@ -119,7 +119,8 @@ class Climb:
             reduction=self.space.reduction,
             control=starts[0] if needs_control else None,
             deadline=self.budget.training_ends,
-            admit=lambda config, now: admission.refusal(config, known.forecast().seconds(config), now),
+            admit=lambda config, now: admission.refusal(config, known.seconds_left(config), now),
+            patience=known.patience,
             effort=known.effort,
             describe=known.describe(tier.name),
         )
@@ -150,7 +151,8 @@ class Climb:
     def _cheapest(self, tier: TierSpace) -> float:
         """Return the predicted seconds of a tier's cheapest start recipe; 0 where nothing was measured."""
         forecast = self.known.forecast()
-        return min((forecast.seconds(config) or 0.0) for config in self.known.starts(tier))
+        predicted = (forecast.seconds(config) for config in self.known.starts(tier))
+        return min((seconds for seconds in predicted if seconds is not None), default=0.0)
 
     def _reserve(self, place: int) -> float:
         ends = self.budget.training_ends
