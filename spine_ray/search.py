@@ -1,5 +1,6 @@
 """`python -m spine_ray.search`: climb the ladder on a data set and answer with evidence."""
 
+import argparse
 import os
 import shlex
 import sys
@@ -19,6 +20,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers are what uses the other cores
     console = make_console()
+    from spine_ray.climb.interruption import INTERRUPTED, interruptible
+
+    def tell_interrupted() -> None:
+        console.print("interrupted; the same command again goes on from here", markup=False)
+
+    try:
+        with interruptible(tell_interrupted):
+            return _run(given, words, console, began)
+    except KeyboardInterrupt:
+        tell_interrupted()
+        return INTERRUPTED
+
+
+def _run(given: argparse.Namespace, words: Sequence[str], console: Console, began: float) -> int:
+    """Run what was asked for and print it; return the exit code."""
     # Imported here, so that --help and wrong words are answered without waiting for torch.
     from spine_ray.climb.request import StoppedByGate
     from spine_ray.climb.search import plan_search, run_search
@@ -45,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     except KeyboardInterrupt:
         progress.close()
-        console.print("interrupted; the same command again goes on from here", markup=False)
-        return 130
+        raise
     print_page(console, page)
     return 0
 

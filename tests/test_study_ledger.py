@@ -8,7 +8,7 @@ import pytest
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
-from spine_ray.study.ledger import append_event, read_ledger
+from spine_ray.study.ledger import append_event, drop_torn_line, read_ledger
 
 CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
 STARTED = TrialStarted(
@@ -78,6 +78,17 @@ def test_the_next_append_cuts_a_torn_line(ledger: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         assert read_ledger(ledger) == [STARTED, EPOCH, ENDED]
     assert ledger.read_bytes().startswith(whole)
+    assert caplog.text == ""
+
+
+def test_a_torn_line_can_be_dropped_before_anything_is_appended(ledger: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(ledger, STARTED)
+    whole = ledger.read_bytes()
+    assert drop_torn_line(ledger) == 0
+    ledger.write_bytes(whole + b'{"event": "ep')
+    assert drop_torn_line(ledger) == 13
+    assert ledger.read_bytes() == whole
+    assert read_ledger(ledger) == [STARTED]
     assert caplog.text == ""
 
 

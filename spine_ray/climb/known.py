@@ -16,6 +16,13 @@ from spine_ray.study.events import Event, TrialStarted
 from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial, add_event
 
+HANGS_AFTER = 10.0
+"""Times its predicted seconds after which an epoch is taken to hang."""
+LEAST_PATIENCE = 600.0
+"""Seconds in which no epoch is taken to hang, however short it should be: a busy machine is no reason."""
+UNMEASURED_PATIENCE = 6 * 3600.0
+"""The same where nothing is known of the backbone, s."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Known:
@@ -26,6 +33,8 @@ class Known:
     prepared: Prepared
     events: list[Event]
     costs: dict[tuple[str, int, float], Cost] = field(default_factory=dict)
+    unmeasurable: set[str] = field(default_factory=set)
+    """Backbones that no worker could measure in this search: nothing is predicted of them."""
     _trials: dict[str, Trial] = field(default_factory=dict, init=False)
     _folded: int = field(default=0, init=False)
 
@@ -72,7 +81,9 @@ class Known:
         if not self.costs:
             return {}
         starts = [each for space in self.prepared.spaces for tier in space.tiers for each in self.starts(tier)]
-        fresh = [each for each in starts if not self.is_measured(each.backbone)]
+        fresh = [
+            each for each in starts if not self.is_measured(each.backbone) and each.backbone not in self.unmeasurable
+        ]
         return {cost_key(each): reckon(self.costs.values(), each, self.macs(each)) for each in fresh}
 
     def worth_measuring(self, configs: Sequence[TrialConfig], left: float | None) -> list[TrialConfig]:
@@ -112,6 +123,21 @@ class Known:
         stretch = observed_stretch(trials, Forecast(costs, sizes))
         built = frozenset(cost_key(trial.config) for trial in trials if trial.is_completed)
         return Forecast(costs, sizes, stretch, built)
+
+    def seconds_left(self, config: TrialConfig) -> float | None:
+        """Return the predicted seconds of what a trial has still to train; None where nothing was measured."""
+        predicted, trial = self.forecast().seconds(config), self.present.get(config.trial_id)
+        if predicted is None or trial is None or not trial.epochs:
+            return predicted
+        return predicted * (1.0 - trial.epochs[-1].step / trial.started.total_steps)
+
+    def patience(self, config: TrialConfig) -> float:
+        """Return how long an epoch may take, with all that comes before it, until its worker is taken to hang, s."""
+        parts = self.forecast().parts(config)
+        if parts is None:
+            return UNMEASURED_PATIENCE
+        # A head alone trains all folds in an epoch; a prefix may be computed for all views in the first.
+        return max(LEAST_PATIENCE, HANGS_AFTER * (parts.epoch * self.samples.num_folds + parts.prefix))
 
     def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
         """Return what makes the ledger's record of a trial that starts in a tier."""

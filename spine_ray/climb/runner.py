@@ -28,8 +28,8 @@ class Runner(Protocol):
     def say(self, line: str) -> None:
         """Tell whoever watches."""
 
-    def check(self, config: TrialConfig) -> None:
-        """See, before anything trains, whether a backbone can learn from the rows at all."""
+    def check(self, configs: Sequence[TrialConfig]) -> None:
+        """See, before anything trains, whether the first backbone that runs can learn from the rows at all."""
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure what configurations cost, where that is not known yet."""
@@ -72,13 +72,13 @@ class StudyRunner:
         """Show a line."""
         self._desk.progress.say(line)
 
-    def check(self, config: TrialConfig) -> None:
+    def check(self, configs: Sequence[TrialConfig]) -> None:
         """Look at what augmentation does, and whether one batch can be learnt by heart.
 
         Raises:
             StoppedByGate: If augmentation destroys the classes, and nobody said `--force`.
         """
-        self._desk.views = check_before_training(self._desk, config)
+        self._desk.views = check_before_training(self._desk, configs)
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure on the workers what was not measured before."""

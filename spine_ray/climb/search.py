@@ -35,6 +35,9 @@ from spine_ray.track.mlflow_log import Tracker, sqlite_uri
 from spine_ray.tune.cluster import Workers, running_ray, share
 from spine_ray.tune.order import WorkOrder
 
+_TRACKING_ENDS_S, _TRACKING_BREAKS_OFF_S = 30.0, 3.0
+"""How long MLflow is waited for at the end of a search, and when it is interrupted, s; what is left is spooled."""
+
 
 def run_search(request: SearchRequest, source: Source, progress: Progress) -> ReportPage:
     """Run preflight, the tiers, the selection and the refits, and return what there is to show.
@@ -111,14 +114,15 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
     request = replace(request, spaces=prepared.spaces)
     for space in prepared.spaces:
         cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
-    with held(paths):
+    with held(paths) as holder:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
         with running_ray(request.address, request.workers) as workers, _tracking(request) as tracker:
             # The workers import what they need in the meantime.
             pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-            order = work_order(request, prepared, record.weights.hashes, pixels.folder, workers.device)
+            hashes = record.weights.hashes
+            order = work_order(request, prepared, hashes, pixels.folder, workers.device, holder=holder)
             order = replace(
                 order,
                 threads=workers.cpus,
@@ -148,7 +152,7 @@ def _desk(
         workers=workers,
         progress=progress,
         tracker=tracker,
-        events=open_events(paths),
+        events=open_events(paths, progress),
         study=record,
         costs=read_costs(paths),
     )
@@ -158,11 +162,14 @@ def _desk(
 def _tracking(request: SearchRequest) -> Iterator[Tracker]:
     paths = StudyPaths(request.study)
     uri = request.tracking or sqlite_uri(paths.tracking)
-    tracker = Tracker(uri, request.study.name, paths.spool)
+    tracker, patience = Tracker(uri, request.study.name, paths.spool), _TRACKING_ENDS_S
     try:
         yield tracker
+    except KeyboardInterrupt:
+        patience = _TRACKING_BREAKS_OFF_S
+        raise
     finally:
-        tracker.close()
+        tracker.close(patience)
 
 
 def _summary(page: ReportPage) -> dict[str, object]:

@@ -247,10 +247,12 @@ def order_starts(
     Args:
         starts: The tier's start recipes.
         families: By backbone.
-        seconds: Predicted, by trial id; missing where nothing was measured.
+        seconds: Predicted, by trial id; what is missing, because nothing could be measured, comes last.
         macs: By trial id.
     """
-    cheapest = sorted(starts, key=lambda each: (seconds.get(each.trial_id, 0.0), macs[each.trial_id], each.trial_id))
+    cheapest = sorted(
+        starts, key=lambda each: (seconds.get(each.trial_id, math.inf), macs[each.trial_id], each.trial_id)
+    )
     turn: dict[str, int] = {}
     ranked = []
     for place, config in enumerate(cheapest):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from spine_ray.show.progress import TierProgress, TrialProgress
 from spine_ray.show.words import duration_text, fold_text, freeze_text, loss_text, share_text
-from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
 
 STATUS_STYLE: dict[Status, str] = {"completed": "green", "stopped": "yellow", "failed": "red"}
 PLAIN_PAUSE_S = 10.0
@@ -91,6 +91,8 @@ class PlainProgress:
             return
         if isinstance(event, TrialStarted):
             self.say(_started_line(event))
+        elif isinstance(event, TrialResumed):
+            self.say(resumed_line(event))
         elif isinstance(event, TrialEnded):
             self.say(_ended_line(trial, event))
         elif self._clock() - self._last_line >= PLAIN_PAUSE_S:
@@ -145,6 +147,8 @@ class LiveProgress:
         if isinstance(event, EpochDone) and now - self._drawn < DRAW_PAUSE_S:
             return
         self._drawn = now
+        if isinstance(event, TrialResumed):
+            self._console.print(Text(resumed_line(event), style="yellow"))
         if isinstance(event, TrialEnded) and event.status == "failed":
             self._console.print(Text(f"{event.trial_id} failed: {event.reason}", style="red"))
         if self._live is not None:
@@ -212,6 +216,12 @@ def summary_line(tier: TierProgress) -> str:
         return ", ".join(counts) or "no trial was run"
     lowest = f"{loss_text(best.ended.log_loss)} by {best.started.trial_id}"
     return f"{', '.join(counts)}; best log-loss {lowest}"
+
+
+def resumed_line(event: TrialResumed) -> str:
+    """Say that a trial lost its process and goes on."""
+    whence = f"goes on after epoch {event.step}" if event.step else "begins anew"
+    return f"  resumed   {event.trial_id}  {whence}: {event.reason}"
 
 
 def _cells(trial: TrialProgress) -> list[RenderableType]:

@@ -32,6 +32,19 @@ class TrialStarted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResumed:
+    """A trial that had lost its process went on. Epochs after `step` that were told before no longer count."""
+
+    trial_id: str
+    step: int
+    """Epochs that its checkpoint held, over all folds; 0 where it began anew."""
+    reason: str
+    """How it lost its process and, if there was a checkpoint that does not fit, why that was dropped."""
+    time: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EpochDone:
     """One epoch of one fold, or of all folds at once, with their held-out rows scored."""
 
@@ -80,8 +93,13 @@ class TrialEnded:
     time: float
 
 
-Event = TrialStarted | EpochDone | TrialEnded
-_KINDS: dict[str, type[Event]] = {"started": TrialStarted, "epoch": EpochDone, "ended": TrialEnded}
+Event = TrialStarted | TrialResumed | EpochDone | TrialEnded
+_KINDS: dict[str, type[Event]] = {
+    "started": TrialStarted,
+    "resumed": TrialResumed,
+    "epoch": EpochDone,
+    "ended": TrialEnded,
+}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

@@ -45,6 +45,14 @@ def append_event(path: Path, event: Event) -> None:
         os.fsync(file.fileno())
 
 
+def drop_torn_line(path: Path) -> int:
+    """Cut off the last line if a death while writing left it torn, and return its bytes; 0 if it is whole."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        _cut_torn_line(file)
+    return size - path.stat().st_size
+
+
 def _read_line(line: str) -> Event:
     values = json.loads(line)
     if not isinstance(values, dict):

@@ -29,6 +29,16 @@ class StudyPaths:
         return self.root / "study.lock"
 
     @property
+    def holder(self) -> Path:
+        """Names the search that holds the study, or held it last."""
+        return self.root / "study.holder"
+
+    @property
+    def fence(self) -> Path:
+        """Held for the moment in which a worker's file takes its place, or the holder changes."""
+        return self.root / "study.fence"
+
+    @property
     def samples(self) -> Path:
         """The table of rows with labels, split and folds."""
         return self.root / "samples.parquet"
@@ -135,6 +145,15 @@ class StudyPaths:
         """The OOF logits of a completed trial."""
         return self.root / "oof" / f"{trial_id}.parquet"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Unfinished trials, to go on from; empty when a search is over."""
+        return self.root / "checkpoints"
+
+    def checkpoint(self, name: str) -> Path:
+        """An unfinished trial after its last epoch."""
+        return self.checkpoints / f"{name}.safetensors"
+
     def refit(self, trial_id: str) -> Path:
         """The trained parameters of a member, fitted on all dev rows."""
         return self.root / "weights" / trial_id / "refit.safetensors"
@@ -145,7 +164,8 @@ def replace_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    bring_to_disk(temporary)
+    move_into_place(temporary, path)
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
@@ -153,7 +173,8 @@ def replace_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     temporary.write_bytes(content)
-    temporary.replace(path)
+    bring_to_disk(temporary)
+    move_into_place(temporary, path)
 
 
 def replace_json(path: Path, values: Any) -> None:
@@ -166,7 +187,23 @@ def replace_table(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     pq.write_table(table, temporary)
+    bring_to_disk(temporary)
+    move_into_place(temporary, path)
+
+
+def bring_to_disk(path: Path) -> None:
+    """Return when a file's bytes, or a folder's names, would outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a whole file to its name, for good."""
     temporary.replace(path)
+    bring_to_disk(path.parent)
 
 
 def read_json(path: Path) -> Any:

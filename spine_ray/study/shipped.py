@@ -7,7 +7,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from spine_ray.study.paths import StudyPaths, temporary_name
+from spine_ray.study.paths import StudyPaths, bring_to_disk, move_into_place, temporary_name
 
 
 def write_refit(
@@ -33,7 +33,8 @@ def write_refit(
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # safetensors scrambles the rest
     about = {"trial_id": trial_id, "frozen": frozen_hash, "data_version": data_version}
     save_file(ordered, temporary, metadata=about)
-    temporary.replace(path)
+    bring_to_disk(temporary)
+    move_into_place(temporary, path)
 
 
 def is_fitted(paths: StudyPaths, trial_id: str, data_version: str) -> bool:

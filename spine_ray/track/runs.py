@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spine_ray.study.events import EpochDone, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, TrialEnded, TrialResumed, TrialStarted
 from spine_ray.track.records import (
     RUN_STATUS,
     EnsembleChosen,
@@ -66,6 +66,8 @@ class RunStore:
                 self._start_trial(content)
             elif isinstance(content, EpochDone):
                 self._log_epoch(content, entry.at_ms)
+            elif isinstance(content, TrialResumed):
+                self._tell_resumed(content)
             elif isinstance(content, TrialEnded):
                 self._end_trial(content, entry.at_ms)
             else:
@@ -166,6 +168,11 @@ class RunStore:
         waiting += self._metrics(epoch_metrics(event), at_ms, event.step)
         if len(waiting) > METRICS_PER_BATCH:
             self._flush()
+
+    def _tell_resumed(self, event: TrialResumed) -> None:
+        run_id = self._trial_run(event.trial_id)
+        if run_id is not None:
+            self._client.set_tag(run_id, "spine.resumed", f"from epoch {event.step}: {event.reason}")
 
     def _end_trial(self, event: TrialEnded, at_ms: int) -> None:
         run_id = self._trial_run(event.trial_id)

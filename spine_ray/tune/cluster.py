@@ -52,6 +52,7 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
     Raises:
         ValueError: If no cluster answers at the address, or so many workers cannot be had.
     """
+    sigterm = signal.getsignal(signal.SIGTERM)
     if address is None:
         ray.init(
             include_dashboard=False,
@@ -64,8 +65,7 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise ValueError(f"--address {address}: no Ray cluster answers there") from error
-    # Ray puts its own handler there, which aborts; a polite kill is an interruption like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, sigterm)  # ray has put its own handler there, which aborts
     try:
         shared = share(ray.cluster_resources(), workers)  # type: ignore[no-untyped-call]
         yield replace(shared, crew=_hire(shared))

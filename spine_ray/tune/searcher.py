@@ -51,7 +51,7 @@ class TierSearcher(Searcher):
         config = self._handed.get(trial_id)
         if config is None:
             return
-        if error or not result:
+        if error or not result or "failure" in result:
             self._queue.suggester.tell(Outcome(config, "failed"))
         else:
             state = "completed" if result["is_last"] else "stopped"
