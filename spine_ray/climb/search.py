@@ -26,10 +26,11 @@ from spine_ray.ladder.prediction import Prediction
 from spine_ray.show.live import Progress
 from spine_ray.show.page import ReportPage, write_report
 from spine_ray.space.cost_matrix import cost_table
-from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord
+from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_costs
+from spine_ray.track.database import begin_database
 from spine_ray.track.mlflow_log import Tracker, sqlite_uri
 from spine_ray.tune.cluster import Workers, running_ray, share
 from spine_ray.tune.order import WorkOrder
@@ -100,14 +101,16 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         share({"CPU": float(os.cpu_count() or 1)}, request.workers)
     cache_budget()  # likewise
     paths = StudyPaths(request.study)
-    if request.resume and not paths.record.exists():
-        raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
-    rows = look_at_data(request, source)
-    prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
-    request = replace(request, spaces=prepared.spaces)
-    for space in prepared.spaces:
-        cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
-    with held(paths):
+    with opened_to_change(paths) as lines:
+        for line in lines:
+            progress.say(line)
+        if request.resume and not paths.record.exists():
+            raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
+        rows = look_at_data(request, source)
+        prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
+        request = replace(request, spaces=prepared.spaces)
+        for space in prepared.spaces:
+            cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
@@ -153,6 +156,8 @@ def _desk(
 @contextlib.contextmanager
 def _tracking(request: SearchRequest) -> Iterator[Tracker]:
     paths = StudyPaths(request.study)
+    if request.tracking is None and not paths.tracking.exists():
+        begin_database(paths)
     uri = request.tracking or sqlite_uri(paths.tracking)
     tracker = Tracker(uri, request.study.name, paths.spool)
     try:

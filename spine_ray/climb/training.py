@@ -41,6 +41,8 @@ def check_before_training(desk: Desk, config: TrialConfig) -> ViewCheck:
         known = check_backbone(config, desk.order, desk.workers)
         checks[config.trial_id] = {"data_version": desk.samples.version, "found": asdict(known)}
         replace_json(desk.paths.checks, checks)
+        desk.paths.contact_sheet.unlink(missing_ok=True)  # of the rows as they were
+    if not desk.paths.contact_sheet.exists():
         _, task = open_work(desk.order)
         write_contact_sheet(desk.paths, task, desk.samples, config)
     findings = training_findings(known, config)
