@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = survey(paths)
         if given.tracking is None and found.lacks(paths.tracking):
-            with opened_to_change(paths) as lines:
-                tell(aside, lines)
+            with opened_to_change(paths) as opened:
+                tell(aside, opened.lines)
                 begin_database(paths)
         else:
             tell(aside, found.lines)

@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             edits = Edits(add=given.add, drop=given.drop, pin=given.pin, ban=given.ban, free=given.free)
             limits = Limits(max_members=given.max_members, max_cost=given.max_cost, max_per_family=given.max_per_family)
-            with opened_to_change(paths) as lines:
-                tell(aside, lines)
+            with opened_to_change(paths) as opened:
+                tell(aside, opened.lines)
                 study = open_stored(paths.root)
                 choice = pick(study, edits, limits)
     except ValueError as error:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spine_ray.core.activations import StoredActivations, open_inputs
-from spine_ray.core.cache import GB
+from spine_ray.core.cache import GB, SUM_BYTES
 from spine_ray.core.inputs import Activations, Pictures, pictures_for
 from spine_ray.core.network import CHUNK
 from spine_ray.core.pixels import PixelFile
@@ -160,7 +160,7 @@ def test_a_file_is_one_view_of_all_rows_in_half_precision_as_it_lies_in_memory(
         stored = np.load(files(cache)[name])
         assert stored.dtype == np.float16
         np.testing.assert_array_equal(stored, expected)
-        assert files(cache)[name].stat().st_size == expected.nbytes + 128
+        assert files(cache)[name].stat().st_size == expected.nbytes + 128 + SUM_BYTES
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
@@ -237,7 +237,7 @@ def test_where_room_is_short_there_are_fewer_views_and_they_take_turns(views, ta
         assert torch.equal(batch, view.half().float())
     inputs.scoring(DEV)
     assert list(files(cache)) == ["scoring.npy", *(f"view-{view:03d}.npy" for view in range(views))]
-    used = sum(path.stat().st_size - 128 for path in files(cache).values())
+    used = sum(path.stat().st_size - 128 - SUM_BYTES for path in files(cache).values())
     assert used <= inputs._computed.pictures.network.setup.activation_bytes
 
 

@@ -282,9 +282,9 @@ def test_old_pixel_files_go_when_another_is_built(cache, monkeypatch):
     with builder(2, 2) as process:
         process.communicate()
     (old,) = folders(cache)
-    monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-6")
+    monkeypatch.setenv("SPINE_RAY_CACHE_GB", "2e-6")
     new = build_pixels(flat, ["a", "b"], 8)
-    assert set(folders(cache)) == {old, new.folder}, "1,000 bytes are room for the old file"
+    assert set(folders(cache)) == {old, new.folder}, "2,000 bytes are room for the old file"
     monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-9")
     newer = build_pixels(flat, ["c", "d"], 8)
     assert set(folders(cache)) == {new.folder, newer.folder}, "an open file stays"

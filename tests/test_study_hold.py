@@ -60,8 +60,8 @@ def test_a_second_writer_is_refused_with_host_process_and_time_of_the_first(path
     told = str(refusal.value)
     assert f"process {process.pid} on {socket.gethostname()}, since 20" in told
     assert "\n" not in told
-    with held(paths) as before:
-        assert before is None, "it let go"
+    with held(paths) as mine:
+        assert mine.before is None, "it let go"
 
 
 def test_a_second_search_is_one_line_and_exit_code_2(paths: StudyPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,12 +79,12 @@ def test_the_hold_of_a_killed_process_is_taken_over_at_once_and_it_is_named(path
     with other(paths) as process:
         process.kill()
     began = time.monotonic()
-    with held(paths) as before:
-        assert before is not None
-        assert before.pid == process.pid
+    with held(paths) as mine:
+        assert mine.before is not None
+        assert mine.before.pid == process.pid
         now = holder_of(paths)
         assert now is not None
-        assert now.pid == os.getpid()
+        assert (now.pid, now.token) == (os.getpid(), mine.token)
     assert time.monotonic() - began < 1.0
     assert holder_of(paths) is None
 
@@ -124,8 +124,8 @@ def test_a_holder_on_another_machine_that_renews_its_entry_is_believed(paths: St
 def test_a_holder_on_another_machine_that_is_silent_is_taken_over(paths: StudyPaths, patient: None) -> None:
     paths.lock.write_text(json.dumps(asdict(ELSEWHERE)))
     began = time.monotonic()
-    with held(paths) as before:
-        assert before == ELSEWHERE
+    with held(paths) as mine:
+        assert mine.before == ELSEWHERE
     assert 0.6 <= time.monotonic() - began < 5.0
 
 
@@ -154,16 +154,16 @@ def test_a_file_system_without_locks_is_held_by_the_entry_alone(
     monkeypatch.setattr(hold, "SETTLE_S", 0.1)
     with held(paths), pytest.raises(ValueError, match=f"process {os.getpid()}"), held(paths):
         pass
-    with held(paths) as before:
-        assert before is None
+    with held(paths) as mine:
+        assert mine.before is None
 
 
 def test_an_entry_that_is_being_written_says_nobody_and_breaks_nothing(paths: StudyPaths) -> None:
     for content in ("", "{", "[]", '{"host": "a"}', "null"):
         paths.lock.write_text(content)
         assert holder_of(paths) is None
-        with held(paths) as before:
-            assert before is None
+        with held(paths) as mine:
+            assert mine.before is None
 
 
 def test_a_study_that_was_not_begun_leaves_no_folder(tmp_path: Path) -> None:

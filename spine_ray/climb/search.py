@@ -101,8 +101,8 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         share({"CPU": float(os.cpu_count() or 1)}, request.workers)
     cache_budget()  # likewise
     paths = StudyPaths(request.study)
-    with opened_to_change(paths) as lines:
-        for line in lines:
+    with opened_to_change(paths) as opened:
+        for line in opened.lines:
             progress.say(line)
         if request.resume and not paths.record.exists():
             raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")

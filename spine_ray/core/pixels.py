@@ -83,7 +83,7 @@ def open_pixels(folder: Path) -> PixelFile:
 def damaged_pictures(file: PixelFile) -> list[int]:
     """Return the rows whose pictures are not what their checksums say; reads the whole file once, on all cores."""
     with (file.folder / "index.npz").open("rb") as opened, np.load(opened) as index:
-        checksums = index["checksums"].tolist()
+        checksums: list[int] = index["checksums"].tolist()
 
     def is_damaged(row: int) -> bool:
         return zlib.crc32(file.picture(row).data) != checksums[row]

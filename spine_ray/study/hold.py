@@ -51,12 +51,19 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
-@contextlib.contextmanager
-def held(paths: StudyPaths) -> Iterator[Holder | None]:
-    """Hold the study against other writers for the time of the block.
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A study that this process may write to."""
 
-    Yields:
-        Who held it before and ended without letting go; None where nobody did.
+    token: str
+    """Names this hold; another for every hold."""
+    before: Holder | None
+    """Who held it before and ended without letting go; None where nobody did."""
+
+
+@contextlib.contextmanager
+def held(paths: StudyPaths) -> Iterator[Hold]:
+    """Hold the study against other writers for the time of the block.
 
     Raises:
         ValueError: If another process holds it; with its host, its id and since when.
@@ -72,7 +79,7 @@ def held(paths: StudyPaths) -> Iterator[Holder | None]:
         mine, before = _take(paths, lock, is_locked)
         try:
             with _renewed(paths, lock, mine):
-                yield before
+                yield Hold(mine.token, before)
         finally:
             if _is_entered(paths, mine):
                 os.ftruncate(lock, 0)

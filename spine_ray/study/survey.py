@@ -8,7 +8,7 @@ from pathlib import Path
 from time import time
 
 from spine_ray.data.samples import Samples
-from spine_ray.study.hold import held
+from spine_ray.study.hold import Hold, held
 from spine_ray.study.ledger import Ledger, append_event, mend_ledger, open_ledger
 from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import (
@@ -115,17 +115,27 @@ def mend(paths: StudyPaths) -> tuple[str, ...]:
     return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A study that is held and mended."""
+
+    hold: Hold
+    lines: tuple[str, ...]
+    """What there is to say of that."""
+
+
 @contextlib.contextmanager
-def opened_to_change(paths: StudyPaths) -> Iterator[tuple[str, ...]]:
-    """Hold a study, mend it, and yield what there is to say of both; it need not exist yet.
+def opened_to_change(paths: StudyPaths) -> Iterator[Opened]:
+    """Hold a study and mend it; it need not exist yet.
 
     Raises:
         ValueError: If another process holds it, or it cannot be opened; with what to do.
         CannotWriteError: If the disk is full, or nothing may be written there.
     """
-    with held(paths) as before:
-        left = (f"the study was left by {before.words}, which ended without letting go: taken over",) if before else ()
-        yield (*left, *mend(paths))
+    with held(paths) as hold:
+        left = hold.before
+        told = (f"the study was left by {left.words}, which ended without letting go: taken over",) if left else ()
+        yield Opened(hold, (*told, *mend(paths)))
 
 
 def _set_aside(paths: StudyPaths, path: Path) -> None:
