@@ -54,9 +54,9 @@ def _measure(given: argparse.Namespace, paths: StudyPaths) -> dict[str, object]:
     config = TrialConfig(backbone=given.backbone, resolution=SIDE, freeze=given.freeze, recipe=type(recipe)(**changed))
     setup = Setup(device=torch.device("cpu"), arithmetic=FLOAT32, weights=None, activation_bytes=0)
     handed = {"trial": config.to_dict(), "trial_id": config.trial_id, "is_control": False}
-    with held(paths) as holder:
+    with held(paths) as hold:
         order = WorkOrder(
-            study=paths.root, holder=holder, pixels=pixels.folder, seed=0, weights=(), device="cpu", threads=1
+            study=paths.root, holder=hold.token, pixels=pixels.folder, seed=0, weights=(), device="cpu", threads=1
         )
         keeper, records, saves, kept = Keeper(order, handed, samples), [], [], []
         run = TrialRun(config, task, samples.folds, Network(config, 10, 0, setup), FOLDS)

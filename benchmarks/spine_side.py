@@ -49,14 +49,14 @@ def run_spine(
         backbone the arithmetic it was computed in.
     """
     paths = StudyPaths(out / "study")
-    with held(paths) as holder, running_ray(None, WORKERS) as workers:  # first, so that the workers import meanwhile
+    with held(paths) as hold, running_ray(None, WORKERS) as workers:  # first, so that the workers import meanwhile
         source = open_source(str(folder / NAME))
         samples = _all_dev(build_samples(inspect_source(source), seed=0), read_table(folder))
         write_samples(paths.samples, samples)
         places = source.locate(samples.paths)
         side = short_side(max(trial.resolution for trial in trials))
         pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
-        chosen = _arithmetic(trials, _order(paths, pixels.folder, {}, holder), workers, arithmetic)
+        chosen = _arithmetic(trials, _order(paths, pixels.folder, {}, hold.token), workers, arithmetic)
         epochs: list[EpochDone] = []
 
         def keep(event: Event) -> None:
@@ -64,7 +64,7 @@ def run_spine(
                 epochs.append(event)
 
         plan = _plan(trials, samples.num_folds)
-        run_tier(plan, _order(paths, pixels.folder, chosen, holder), workers, keep)
+        run_tier(plan, _order(paths, pixels.folder, chosen, hold.token), workers, keep)
     rows = _rows_of(read_table(folder), samples)
     for trial in trials:
         np.save(logits_file(out, trial), read_oof(paths, trial.trial_id, samples)[rows])

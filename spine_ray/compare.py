@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from spine_ray.show.arguments import Parser
+from spine_ray.show.live import tell
 from spine_ray.study.paths import StudyPaths
-from spine_ray.study.record import read_record
+from spine_ray.study.survey import opened_to_change, survey
+from spine_ray.track.database import begin_database
 from spine_ray.track.mlflow_log import deliver_spool, sqlite_uri
 from spine_ray.track.serve import serve
 
@@ -22,16 +24,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking", help="MLflow tracking URI; default: the database in the study")
     parser.add_argument("--port", type=int, default=5000)
     given = parser.parse_args(arguments)
-    paths = StudyPaths(given.study)
+    paths, aside = StudyPaths(given.study), Console(stderr=True, soft_wrap=True)
     uri = given.tracking or sqlite_uri(paths.tracking)
     try:
-        read_record(given.study)
+        found = survey(paths)
+        if given.tracking is None and found.lacks(paths.tracking):
+            with opened_to_change(paths) as opened:
+                tell(aside, opened.lines)
+                begin_database(paths)
+        else:
+            tell(aside, found.lines)
         deliver_spool(uri, given.study.resolve().name, paths.spool)
         with serve(uri, given.study.resolve().name, given.port) as address:
             Console(soft_wrap=True).print(f"compare at {address}\nCtrl-C ends it", markup=False)
             _wait()
     except (ValueError, ConnectionError, RuntimeError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        aside.print(f"error: {error}", markup=False, highlight=False)
         return 2
     return 0
 

@@ -29,8 +29,8 @@ def paths(tmp_path: Path) -> StudyPaths:
 
 
 def write(paths: StudyPaths, name: str = "a") -> None:
-    with held(paths) as holder:
-        write_checkpoint(paths, holder, name, Checkpoint(ABOUT, ARRAYS))
+    with held(paths) as hold:
+        write_checkpoint(paths, hold.token, name, Checkpoint(ABOUT, ARRAYS))
 
 
 def test_a_checkpoint_comes_back_bit_by_bit(paths: StudyPaths) -> None:
@@ -79,12 +79,12 @@ def test_a_checkpoint_that_is_cut_short_is_refused(paths: StudyPaths, length: in
 
 
 def test_who_lost_the_hold_replaces_nothing(paths: StudyPaths) -> None:
-    with held(paths) as earlier:
+    with held(paths) as hold:
         pass
     write(paths)
     before = paths.checkpoint("a").read_bytes()
     with pytest.raises(LostHoldError, match="another search holds"):
-        write_checkpoint(paths, earlier, "a", Checkpoint({}, ARRAYS))
+        write_checkpoint(paths, hold.token, "a", Checkpoint({}, ARRAYS))
     assert paths.checkpoint("a").read_bytes() == before
     assert list(paths.checkpoints.iterdir()) == [paths.checkpoint("a")]
 

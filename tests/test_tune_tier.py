@@ -102,9 +102,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     places = source.locate(samples.paths)
     folder = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE)).folder
     weights = ((BROKEN, root / "nothing.safetensors", "0" * 64),)
-    with held(paths) as holder:
+    with held(paths) as hold:
         order = WorkOrder(
-            study=paths.root, holder=holder, pixels=folder, seed=0, weights=weights, device="cpu", threads=1
+            study=paths.root, holder=hold.token, pixels=folder, seed=0, weights=weights, device="cpu", threads=1
         )
         yield Study(paths, samples, order)
 

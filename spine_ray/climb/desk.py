@@ -14,8 +14,8 @@ from spine_ray.space.arithmetic import Arithmetic, parse_arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.checkpoint import sweep_checkpoints
 from spine_ray.study.events import Event
-from spine_ray.study.ledger import append_event, drop_torn_line, read_ledger
-from spine_ray.study.paths import StudyPaths
+from spine_ray.study.ledger import append_event, read_ledger
+from spine_ray.study.paths import CannotWriteError, StudyPaths
 from spine_ray.study.record import StudyRecord, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_trials
 from spine_ray.study.trials import trials_from_events
@@ -23,6 +23,8 @@ from spine_ray.track.mlflow_log import Tracker
 from spine_ray.tune.cluster import Workers
 from spine_ray.tune.crew import Undone, choose_arithmetic, measure_costs
 from spine_ray.tune.order import WorkOrder
+from spine_ray.tune.tier import run_tier
+from spine_ray.tune.tier_plan import Refusal, TierPlan
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,10 +41,29 @@ class Desk(Known):
     """Of the gates, in order."""
     views: ViewCheck | None = None
     """What augmentation does to the classes, once that was looked at."""
+    _trouble: CannotWriteError | None = None
+    """Why an event could not be written."""
 
-    def record(self, event: Event) -> None:
+    def run(self, plan: TierPlan) -> tuple[Refusal, ...]:
+        """Train a tier's trials on the crew and return what was not admitted.
+
+        Raises:
+            CannotWriteError: If the disk is full: what happens is no longer written down, so nothing goes on.
+        """
+        try:
+            return run_tier(plan, self.order, self.workers, self._record)
+        except Exception:
+            if self._trouble is not None:  # of what its callbacks raise, ray leaves only the text
+                raise self._trouble from None
+            raise
+
+    def _record(self, event: Event) -> None:
         """Write an event to the ledger, then show and track it."""
-        append_event(self.paths.ledger, event)
+        try:
+            append_event(self.paths.ledger, event)
+        except CannotWriteError as error:
+            self._trouble = error
+            raise
         self.events.append(event)
         self.progress.event(event)
         self.tracker.put(event)
@@ -125,12 +146,10 @@ def work_order(
     )
 
 
-def open_events(paths: StudyPaths, progress: Progress) -> list[Event]:
+def open_events(paths: StudyPaths) -> list[Event]:
     """Return what the ledger holds, starting it if there is none, and clear away what a death may have left."""
     paths.ledger.parent.mkdir(parents=True, exist_ok=True)
     paths.ledger.touch()
-    if dropped := drop_torn_line(paths.ledger):
-        progress.say(f"the last line of {paths.ledger} was torn: its {dropped} bytes were dropped")
     events = read_ledger(paths.ledger)
     unfinished = {name for name, trial in trials_from_events(events).items() if trial.ended is None}
     sweep_checkpoints(paths, unfinished)

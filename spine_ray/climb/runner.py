@@ -15,7 +15,6 @@ from spine_ray.ladder.gates import GateDecision, ShuffledControl, prior_losses
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.control import read_control
 from spine_ray.study.paths import replace_json
-from spine_ray.tune.tier import run_tier
 from spine_ray.tune.tier_plan import TierPlan
 
 
@@ -92,7 +91,7 @@ class StudyRunner:
         """Train a tier's trials on the crew; show what was not admitted of its start recipes."""
         desk, tier = self._desk, plan.domain.tier.name
         desk.progress.tier_started(tier, question, plan.most_trials)
-        for refusal in run_tier(plan, desk.order, desk.workers, desk.record):
+        for refusal in desk.run(plan):
             if refusal.config in plan.starts:
                 self.say(f"  not tried: {refusal.config.trial_id}: {refusal.reason}")
         desk.progress.tier_ended(tier)

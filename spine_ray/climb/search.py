@@ -27,10 +27,11 @@ from spine_ray.ladder.prediction import Prediction
 from spine_ray.show.live import Progress
 from spine_ray.show.page import ReportPage, write_report
 from spine_ray.space.cost_matrix import cost_table
-from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord
+from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_costs
+from spine_ray.track.database import begin_database
 from spine_ray.track.mlflow_log import Tracker, sqlite_uri
 from spine_ray.tune.cluster import Workers, running_ray, share
 from spine_ray.tune.order import WorkOrder
@@ -107,21 +108,23 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         share({"CPU": float(os.cpu_count() or 1)}, request.workers)
     cache_budget()  # likewise
     paths = StudyPaths(request.study)
-    if request.resume and not paths.record.exists():
-        raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
-    rows = look_at_data(request, source)
-    prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
-    request = replace(request, spaces=prepared.spaces)
-    for space in prepared.spaces:
-        cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
-    with held(paths) as holder:
+    with opened_to_change(paths) as opened:
+        for line in opened.lines:
+            progress.say(line)
+        if request.resume and not paths.record.exists():
+            raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
+        rows = look_at_data(request, source)
+        prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
+        request = replace(request, spaces=prepared.spaces)
+        for space in prepared.spaces:
+            cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
         with running_ray(request.address, request.workers) as workers, _tracking(request) as tracker:
             # The workers import what they need in the meantime.
             pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-            hashes = record.weights.hashes
+            hashes, holder = record.weights.hashes, opened.hold.token
             order = work_order(request, prepared, hashes, pixels.folder, workers.device, holder=holder)
             order = replace(
                 order,
@@ -152,7 +155,7 @@ def _desk(
         workers=workers,
         progress=progress,
         tracker=tracker,
-        events=open_events(paths, progress),
+        events=open_events(paths),
         study=record,
         costs=read_costs(paths),
     )
@@ -161,6 +164,8 @@ def _desk(
 @contextlib.contextmanager
 def _tracking(request: SearchRequest) -> Iterator[Tracker]:
     paths = StudyPaths(request.study)
+    if request.tracking is None and not paths.tracking.exists():
+        begin_database(paths)
     uri = request.tracking or sqlite_uri(paths.tracking)
     tracker, patience = Tracker(uri, request.study.name, paths.spool), _TRACKING_ENDS_S
     try:

@@ -56,6 +56,8 @@ def _check(desk: Desk, config: TrialConfig) -> TrainingCheck | Undone:
     if isinstance(found, TrainingCheck):
         checks[config.trial_id] = {"data_version": desk.samples.version, "found": asdict(found)}
         replace_json(desk.paths.checks, checks)
+        desk.paths.contact_sheet.unlink(missing_ok=True)  # of the rows as they were
+    if not desk.paths.contact_sheet.exists():
         _, task = open_work(desk.order)
         write_contact_sheet(desk.paths, task, desk.samples, config)
     return found

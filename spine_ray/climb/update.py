@@ -12,7 +12,6 @@ from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import TrialStarted
 from spine_ray.study.trials import Trial
 from spine_ray.tune.suggester import SearchDomain
-from spine_ray.tune.tier import run_tier
 from spine_ray.tune.tier_plan import TierPlan
 
 TIER = "update"
@@ -60,7 +59,7 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
         describe=lambda config, _: _again(desk, earlier[config.trial_id]),
     )
     desk.progress.tier_started(TIER, "What do they say on the rows as they are now?", len(configs))
-    run_tier(plan, desk.order, desk.workers, desk.record)
+    desk.run(plan)
     desk.progress.tier_ended(TIER)
     desk.write_tables()
 

@@ -1,7 +1,7 @@
 """Progress of a search: a live table on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -57,6 +57,12 @@ def make_progress(console: Console | None = None) -> Progress:
     if chosen.is_terminal and not chosen.is_dumb_terminal:
         return LiveProgress(chosen)
     return PlainProgress(chosen)
+
+
+def tell(console: Console, lines: Iterable[str]) -> None:
+    """Print lines as they are, each on a line of its own, never wrapped."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
 
 
 class PlainProgress:

@@ -47,5 +47,5 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(values: Any) -> str:
-    """Return plain values as YAML that any YAML reader understands, keys in their order."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+    """Return plain values as YAML that any YAML reader understands, keys in their order, with YAML's mark of an end."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, explicit_end=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from spine_ray.study.hold import publishing
-from spine_ray.study.paths import StudyPaths, bring_to_disk, move_into_place, temporary_name
+from spine_ray.study.paths import StudyPaths, bring_to_disk, cannot_write, temporary_name
 
 CONTROL = "control"
 """Names the checkpoint of the shuffled-label control, whose trial id is that of a start recipe."""
@@ -40,17 +40,20 @@ def write_checkpoint(paths: StudyPaths, holder: str, name: str, checkpoint: Chec
 
     Raises:
         LostHoldError: If another search holds the study by now; nothing was replaced.
+        CannotWriteError: If the disk is full, or nothing may be written there; nothing was replaced.
     """
     path = paths.checkpoint(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps(checkpoint.about)
     arrays = {key: np.asarray(array, order="C") for key, array in checkpoint.arrays.items()}
     temporary = temporary_name(path)
     try:
-        save_file(arrays, temporary, metadata={_ABOUT: about, _CHECKSUM: _checksum(about, arrays)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(save(arrays, metadata={_ABOUT: about, _CHECKSUM: _checksum(about, arrays)}))
         bring_to_disk(temporary)
         with publishing(paths, holder):
-            move_into_place(temporary, path)
+            temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from spine_ray.data.samples import Samples
 from spine_ray.space.config import TrialConfig
-from spine_ray.study.paths import StudyPaths, read_table, replace_table
+from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_table, replace_table, write_twice
 from spine_ray.study.trials import Trial
 
 _TERA = 1e12
@@ -99,18 +99,22 @@ def write_trials(paths: StudyPaths, trials: Iterable[Trial], costs: Costs) -> No
 
 
 def write_costs(paths: StudyPaths, costs: Iterable[Cost]) -> None:
-    """Write `costs.parquet`."""
+    """Write `costs.parquet` and its copy: what was measured once is what every later decision rests on."""
     rows = [asdict(cost) for cost in costs]
     if rows:
-        replace_table(paths.costs, _table(rows, _NULLABLE_COSTS))
+        write_twice(paths.costs, lambda place: replace_table(place, _table(rows, _NULLABLE_COSTS)))
 
 
 def read_costs(paths: StudyPaths) -> dict[tuple[str, int, float], Cost]:
-    """Return the measured costs by (backbone, resolution, freeze); empty where none were measured."""
-    if not paths.costs.exists():
+    """Return the measured costs by (backbone, resolution, freeze); empty where none were measured.
+
+    Raises:
+        DamagedError: If the file is damaged, and so is its copy.
+    """
+    if not paths.costs.exists() and not copy_of(paths.costs).exists():
         return {}
     names = [field.name for field in fields(Cost)]
-    rows = read_table(paths.costs, names).to_pylist()
+    rows = read_either(paths.costs, lambda place: read_table(place, names)).to_pylist()
     return {cost.key: cost for cost in (Cost(**row) for row in rows)}
 
 
