@@ -20,15 +20,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers are what uses the other cores
     console = make_console()
     # Imported here, so that --help and wrong words are answered without waiting for torch.
+    from spine_ray.climb.fetch import fetch_weights
     from spine_ray.climb.request import StoppedByGate
     from spine_ray.climb.search import plan_search, run_search
     from spine_ray.climb.words import search_request
     from spine_ray.data.sources import open_source
+    from spine_ray.show.fetched import tell_fetched
     from spine_ray.show.plan_table import print_plan
     from spine_ray.show.terminal import print_page
 
     progress = make_progress(console)
     try:
+        if given.fetch is not None:
+            files = fetch_weights(given.space, given.set, given.fetch, progress.say)
+            tell_fetched(progress, files, given.space, given.fetch)
+            return 0
         source = open_source(given.data)
         request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}", began)
         if request.plan:
@@ -59,6 +65,9 @@ def _parser() -> Parser:
     parser.add_argument("--budget", help="wall time, such as 30m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the space")
     parser.add_argument("--weights", help="auto, pretrained, random, or a folder of safetensors")
+    parser.add_argument(
+        "--fetch", type=Path, metavar="DIR", help="gather the weights files of the spaces in DIR, and train nothing"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="trials at once; default: what the machine holds")
     parser.add_argument("--address", help="a running Ray cluster")

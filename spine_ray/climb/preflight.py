@@ -129,7 +129,7 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
                 f"the study {request.study} began with weights from {record.weights.source}, not {weights.source}: "
                 "a study never mixes them; name another --study or the same --weights"
             )
-        return _grown(paths, record, rows)
+        return _grown(paths, _with_hashes(paths, record, weights), rows)
     write_samples(paths.samples, rows.samples)
     record = StudyRecord(
         seed=request.seed,
@@ -142,6 +142,22 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
         weights=weights,
         choices=Choices(activation_bytes=cache_budget() // _ENTRIES, arithmetic={}),
     )
+    write_record(paths, record)
+    return record
+
+
+def _with_hashes(paths: StudyPaths, record: StudyRecord, weights: WeightsRecord) -> StudyRecord:
+    """Return the record with the files of backbones that are new to it; those it knows must not have changed."""
+    known = record.weights.hashes
+    changed = [backbone for backbone, digest in weights.hashes.items() if known.get(backbone, digest) != digest]
+    if changed:
+        raise ValueError(
+            f"the weights of {', '.join(changed)} are not those that the study {paths.root} began with: "
+            "bring the old files back, or name another --study"
+        )
+    if set(weights.hashes) <= set(known):
+        return record
+    record = replace(record, weights=replace(record.weights, hashes={**known, **weights.hashes}))
     write_record(paths, record)
     return record
 
