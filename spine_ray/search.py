@@ -7,9 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 from spine_ray.show.live import make_console, make_progress
 
 
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             files = fetch_weights(given.space, given.set, given.fetch, progress.say)
             tell_fetched(progress, files, given.space, given.fetch)
             return 0
-        source = open_source(given.data)
+        source = open_source(given.data, given.data_root)
         request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}", began)
         if request.plan:
             print_plan(console, plan_search(request, source, progress))
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = run_search(request, source, progress)
     except ValueError as error:
         progress.close()
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     except StoppedByGate as stop:
         progress.close()
@@ -61,6 +59,9 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m spine_ray.search", description=__doc__, allow_abbrev=False)
     parser.add_argument("--space", action="append", required=True, metavar="NAME_OR_FILE", help="repeat for a queue")
     parser.add_argument("--data", help="folder of class folders, CSV or Parquet; default: the built-in sample digits")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="pictures may lie anywhere in DIR; default: the data's own folder"
+    )
     parser.add_argument("--study", type=Path, help="folder of the study; default: studies/SPACE-DATA")
     parser.add_argument("--budget", help="wall time, such as 30m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the space")

@@ -5,14 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Choose, print, return 0; or 2 for bad input."""
     given = _parser().parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: its threads cost more here than they bring
-    from rich.console import Console
 
     from spine_ray.climb.choice import Limits, read_choice
     from spine_ray.climb.members import ensemble_board
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             limits = Limits(max_members=given.max_members, max_cost=given.max_cost, max_per_family=given.max_per_family)
             choice = pick(study, edits, limits)
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     print_ensemble(console, ensemble_board(choice), choice.wishes.lines, study.not_fitted)
     return 0

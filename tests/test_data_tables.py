@@ -41,6 +41,32 @@ def test_csv_paths_are_relative_to_its_folder(folder):
     assert source.read(0) == png(ord("b"))
 
 
+def test_paths_outside_the_folder_are_read_where_asked_for(folder):
+    (folder.parent / "d.png").write_bytes(png(9))
+    (folder / "t.csv").write_text(f"path,label\nin/a.png,x\n../d.png,y\n{folder.parent}/d.png,z\n")
+    source = open_source(str(folder / "t.csv"), folder.parent)
+    assert [row.path for row in source.rows] == ["in/a.png", "../d.png", "../d.png"]
+    assert source.read(1) == source.read(2) == png(9)
+
+
+def test_link_that_leaves_the_folder_is_refused_with_its_row(folder):
+    (folder.parent / "d.png").write_bytes(png(9))
+    (folder / "in/d.png").symlink_to("../../d.png")
+    with pytest.raises(ValueError, match=r"row 1: 'in/d\.png' is a link that leaves the data's folder: .*--data-root"):
+        csv_of(folder, "path,label\nin/a.png,x\nin/d.png,y\n")
+
+
+def test_strange_class_names_are_names(folder):
+    names = ["../../etc", "a/b", "x" * 300, "<script>", "new\nline", "\x1b[2J", "\u202egnp.tac", "🐈", "..", "."]
+    columns = {"path": ["in/a.png"] * len(names), "label": names}
+    assert parquet_of(folder, columns).classes == tuple(sorted(names))
+
+
+def test_a_label_that_is_a_page_of_text_is_refused(folder):
+    with pytest.raises(ValueError, match=r"a class name of 5000 characters \(at most 4096\): 'xxx"):
+        parquet_of(folder, {"path": ["in/a.png"], "label": ["x" * 5000]})
+
+
 def test_csv_column_image_holds_paths_too(folder):
     assert csv_of(folder, "image,label\nin/a.png,x\nin/b.png,y\n").read(1) == png(ord("b"))
 

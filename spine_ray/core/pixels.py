@@ -5,7 +5,6 @@ A pixel file is an entry of the cache with `pixels.bin` (uint8, height x width x
 """
 
 import hashlib
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from PIL import Image, ImageOps
 
 from spine_ray.core.cache import Hold, build_entry, cache_budget, check_room, entry_folder, evict
 from spine_ray.data.colours import to_rgb
+from spine_ray.data.pictures import open_picture, room_to_decode
 
 CROP_ROOM = 1.3
 """Stored short side in units of the largest resolution: a crop is scaled down, never up from a shrunk picture."""
@@ -112,7 +112,7 @@ def decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     Returns:
         (height, width, 3).
     """
-    with Image.open(io.BytesIO(data)) as opened:
+    with open_picture(data) as opened, room_to_decode(opened):
         opened.draft("RGB", (side, side))
         picture = to_rgb(ImageOps.exif_transpose(opened))
     scale = side / min(picture.size)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spine_ray.data.places import Place
+from spine_ray.data.places import LEAVES, Place
 from spine_ray.data.rows import FileReader, Row, Source, Split
 
 SPLIT_VALUES: dict[str, Split] = {"train": "dev", "dev": "dev", "test": "test"}
@@ -50,7 +50,7 @@ class ParquetReader:
             return self._values
 
 
-def csv_source(name: str, place: Place) -> Source:
+def csv_source(name: str, place: Place, root: Place | None = None) -> Source:
     """Open a CSV with `path` (or `image`, then a path as well), `label`, and maybe `group`, `split`, `fold`.
 
     Raises:
@@ -69,11 +69,11 @@ def csv_source(name: str, place: Place) -> Source:
         if len(line) != len(header):
             raise ValueError(f"{name}, row {index}: {len(line)} values for {len(header)} columns")
     columns = {column: [line[index] for line in body] for index, column in enumerate(header)}
-    rows = _rows(name, columns, _file_paths(name, place, columns[picture]))
+    rows = _rows(name, columns, _file_paths(name, place.parent, columns[picture], root))
     return Source(name=name, kind="csv", rows=rows, reader=FileReader(folder=place.parent))
 
 
-def parquet_source(name: str, place: Place) -> Source:
+def parquet_source(name: str, place: Place, root: Place | None = None) -> Source:
     """Open a Parquet with `image` (bytes or `{bytes, path}`) or `path`, `label`, and maybe `group`, `split`, `fold`.
 
     Whole-number labels get the names that a Hugging Face export keeps in the schema, where it has them.
@@ -98,7 +98,7 @@ def parquet_source(name: str, place: Place) -> Source:
         names = [f"row {index}" for index in range(table.num_rows)]
         reader = ParquetReader(place, picture)
         return Source(name=name, kind="parquet", rows=_rows(name, columns, names), reader=reader)
-    rows = _rows(name, columns, _file_paths(name, place, columns[picture]))
+    rows = _rows(name, columns, _file_paths(name, place.parent, columns[picture], root))
     return Source(name=name, kind="parquet", rows=rows, reader=FileReader(folder=place.parent))
 
 
@@ -140,19 +140,21 @@ def _named_labels(name: str, schema: pa.Schema, labels: Sequence[object]) -> Seq
     return [names[label] for label in labels if isinstance(label, int)]
 
 
-def _file_paths(name: str, table: Place, values: Sequence[object]) -> list[str]:
-    folder = table.parent
+def _file_paths(name: str, folder: Place, values: Sequence[object], root: Place | None) -> list[str]:
     paths = []
     for index, value in enumerate(values):
         if not isinstance(value, str) or not value:
             raise ValueError(f"{name}, row {index}: it has no path")
         try:
-            paths.append(folder.relative(value))
+            paths.append(folder.relative(value, root))
         except ValueError as error:
             raise ValueError(f"{name}, row {index}: {error}") from error
     missing = folder.first_missing(paths)
     if missing is not None:
         raise ValueError(f"{name}, row {paths.index(missing)}: there is no file {missing!r} in {folder.uri}")
+    leaving = folder.first_leaving(paths, root)
+    if leaving is not None:
+        raise ValueError(f"{name}, row {paths.index(leaving)}: {leaving!r} {LEAVES}")
     return paths
 
 
