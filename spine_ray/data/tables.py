@@ -3,7 +3,8 @@
 import csv
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,17 +83,15 @@ def parquet_source(name: str, place: Place, root: Place | None = None) -> Source
         ValueError: If a needed column, a value or a listed file is missing or not allowed.
     """
     fs, path = place.open()
-    try:
+    with _told_of_parquet(name), fs.open(path, "rb") as file:
+        schema = pq.ParquetFile(file).schema_arrow
+    picture = _needed_columns(name, schema.names, ("image", "path"))
+    holds_bytes = _holds_bytes(name, schema.field(picture))
+    wanted = ["label", *(column for column in OPTIONAL_COLUMNS if column in schema.names)]
+    with _told_of_parquet(name):
         with fs.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
-            schema = parquet.schema_arrow
-            picture = _needed_columns(name, schema.names, ("image", "path"))
-            wanted = ["label", *(column for column in OPTIONAL_COLUMNS if column in schema.names)]
-            holds_bytes = _holds_bytes(name, schema.field(picture))
-            table = parquet.read(columns=wanted if holds_bytes else [picture, *wanted])
-    except pa.ArrowException as error:
-        raise ValueError(f"{name} is not a Parquet table that can be read: {error}") from error
-    columns = {column: table.column(column).to_pylist() for column in table.column_names}
+            table = pq.ParquetFile(file).read(columns=wanted if holds_bytes else [picture, *wanted])
+        columns = {column: table.column(column).to_pylist() for column in table.column_names}
     columns["label"] = _named_labels(name, schema, columns["label"])
     if holds_bytes:
         names = [f"row {index}" for index in range(table.num_rows)]
@@ -100,6 +99,17 @@ def parquet_source(name: str, place: Place, root: Place | None = None) -> Source
         return Source(name=name, kind="parquet", rows=_rows(name, columns, names), reader=reader)
     rows = _rows(name, columns, _file_paths(name, place.parent, columns[picture], root))
     return Source(name=name, kind="parquet", rows=rows, reader=FileReader(folder=place.parent))
+
+
+@contextmanager
+def _told_of_parquet(name: str) -> Iterator[None]:
+    """Say what pyarrow says of broken bytes, for which it has several kinds of errors."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the storage failed, and not the file
+            raise
+        raise ValueError(f"{name} is not a Parquet table that can be read: {' '.join(str(error).split())}") from error
 
 
 def _needed_columns(name: str, present: Sequence[str], pictures: tuple[str, str]) -> str:
@@ -130,14 +140,25 @@ def _holds_bytes(name: str, field: pa.Field) -> bool:
 
 def _named_labels(name: str, schema: pa.Schema, labels: Sequence[object]) -> Sequence[object]:
     """Replace whole-number labels by the class names of a Hugging Face export, if it carries them."""
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = info.get("info", {}).get("features", {}).get("label", {}).get("names")
+    names = _exported_names(schema)
     if not names or not all(isinstance(label, int) for label in labels):
         return labels
     strange = next((label for label in labels if isinstance(label, int) and not 0 <= label < len(names)), None)
     if strange is not None:
         raise ValueError(f"{name}: label {strange} is none of the {len(names)} classes that its schema names")
     return [names[label] for label in labels if isinstance(label, int)]
+
+
+def _exported_names(schema: pa.Schema) -> list[str]:
+    """Return the class names that a Hugging Face export keeps in the schema; none where it keeps none."""
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:  # what is kept there is not of the form that exports have
+        return []
+    for key in ("info", "features", "label", "names"):
+        found = found.get(key) if isinstance(found, dict) else None
+    is_names = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return found if is_names else []
 
 
 def _file_paths(name: str, folder: Place, values: Sequence[object], root: Place | None) -> list[str]:

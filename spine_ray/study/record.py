@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from spine_ray.data.samples import Samples
+from spine_ray.study.checked import check_fields
 from spine_ray.study.paths import StudyPaths, read_json, replace_json
 
 SCHEMA_VERSION = 1
@@ -118,6 +119,9 @@ def read_record(root: Path) -> StudyRecord:
         choices = Choices(**values.pop("choices"))
         classes = tuple(values.pop("classes"))
         known: dict[str, Any] = {"test_openings": openings, "data_changes": changes}
-        return StudyRecord(**values, classes=classes, weights=weights, choices=choices, **known)
-    except (KeyError, TypeError, AttributeError) as error:
+        record = StudyRecord(**values, classes=classes, weights=weights, choices=choices, **known)
+        for part in (record, weights, choices, *openings, *changes):
+            check_fields(part)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    return record
