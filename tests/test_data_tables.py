@@ -182,3 +182,20 @@ def test_files_that_are_not_what_their_names_say_are_refused(folder):
     (folder / "t.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
     with pytest.raises(ValueError, match="not a CSV in UTF-8"):
         open_source(str(folder / "t.csv"))
+
+
+@pytest.mark.parametrize(
+    "kept", ["{", "null", "[]", '{"info": null}', '{"info": {"features": {"label": {"names": [7]}}}}']
+)
+def test_what_a_schema_keeps_in_another_form_is_no_class_name(folder, kept):
+    columns = {"path": ["in/a.png", "in/b.png"], "label": [0, 1]}
+    assert parquet_of(folder, columns, {"huggingface": kept}).classes == ("0", "1")
+
+
+def test_a_column_of_pictures_that_is_damaged_is_refused_when_it_is_read(folder):
+    parquet_of(folder, {"image": [png(1) * 50, png(2) * 50], "label": ["x", "y"]})
+    content = bytearray((folder / "t.parquet").read_bytes())
+    content[4:24] = bytes(20)
+    (folder / "t.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.parquet is not a Parquet table that can be read: "):
+        open_source(str(folder / "t.parquet")).read(0)

@@ -117,3 +117,20 @@ def test_a_damaged_inner_line_is_named(ledger: Path, damaged: str) -> None:
     with pytest.raises(ValueError, match=r"^line 2 of .*ledger\.jsonl cannot be read: ") as caught:
         read_ledger(ledger)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "", "a/b", ".hidden", "a\\nb", "/a"])
+def test_a_trial_whose_name_is_a_path_is_refused(ledger: Path, name: str) -> None:
+    write(ledger, STARTED)
+    ledger.write_text(ledger.read_text().replace('"trial_id": "a"', f'"trial_id": "{name}"'))
+    with pytest.raises(ValueError, match=r"line 1 of .* is no trial's name"):
+        read_ledger(ledger)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"step": 1', '"step": "1"'), ('"log_loss": 0.30', '"log_loss": [0.30')])
+def test_an_event_with_a_value_of_another_kind_is_refused(ledger: Path, old: str, new: str) -> None:
+    write(ledger, EPOCH)
+    text = ledger.read_text().replace(old, new)
+    ledger.write_text(text.replace("0.30000000000000004,", "0.30000000000000004],") if "[" in new else text)
+    with pytest.raises(ValueError, match=r"line 1 of .* cannot be"):
+        read_ledger(ledger)

@@ -36,7 +36,11 @@ class ParquetReader:
         return ParquetReader, (self.place, self.column)
 
     def read(self, index: int, path: str) -> bytes:
-        """Return the bytes of row `index`; none where the table has none."""
+        """Return the bytes of row `index`; none where the table has none.
+
+        Raises:
+            ValueError: If the column is damaged.
+        """
         value = self._load()[index].as_py()
         if isinstance(value, dict):
             value = value["bytes"]
@@ -46,7 +50,7 @@ class ParquetReader:
         with self._lock:
             if self._values is None:
                 fs, path = self.place.open()
-                with fs.open(path, "rb") as file:
+                with _told_of_parquet(self.place.uri), fs.open(path, "rb") as file:
                     self._values = pq.read_table(file, columns=[self.column]).column(self.column)
             return self._values
 
