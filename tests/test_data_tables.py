@@ -151,6 +151,8 @@ def test_hugging_face_class_names_replace_numbers(folder):
         ("path,label,split\nin/a.png,x,\n", "row 0: split must be one of train, dev, test, not ''"),
         ("path,label,fold\nin/a.png,x,0\nin/b.png,y,\n", "row 1: it has no fold"),
         ("path,label,fold\nin/a.png,x,one\n", "row 0: fold must be a whole number of at least 0, not 'one'"),
+        (f"path,label,fold\nin/a.png,x,{2**63}\n", "row 0: fold must be a whole number of at least 0, not '92233"),
+        (f"path,label,fold\nin/a.png,x,{'9' * 5000}\n", "row 0: fold must be a whole number of at least 0, not '99999"),
         ("path,label,split,fold\nin/a.png,x,test,1\n", "row 0: it is in the test split and has fold 1"),
     ],
 )

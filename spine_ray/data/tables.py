@@ -14,6 +14,8 @@ from spine_ray.data.rows import FileReader, Row, Source, Split
 
 SPLIT_VALUES: dict[str, Split] = {"train": "dev", "dev": "dev", "test": "test"}
 OPTIONAL_COLUMNS = ("group", "split", "fold")
+_FOLD_DIGITS = 9
+"""A longer number names no fold, and fits no table."""
 KNOWN = frozenset({"label", *OPTIONAL_COLUMNS})
 Columns = Mapping[str, Sequence[object]]
 
@@ -219,8 +221,8 @@ def _split(where: str, text: str) -> Split:
 
 def _fold(where: str, text: str, split: Split | None) -> int | None:
     is_blank = text in ("", "-1")
-    if not is_blank and not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{where}: fold must be a whole number of at least 0, not {text!r}")
+    if not is_blank and not (text.isascii() and text.isdigit() and len(text) <= _FOLD_DIGITS):
+        raise ValueError(f"{where}: fold must be a whole number of at least 0, not {text[:40]!r}")
     if split == "test" and not is_blank:
         raise ValueError(f"{where}: it is in the test split and has fold {text}; leave it blank or -1 there")
     if split != "test" and is_blank:

@@ -16,7 +16,8 @@ def check_fields(record: Any) -> None:
     Raises:
         ValueError: Naming the first such field.
     """
-    for name, kinds, hint in _hints(type(record)):
+    kind: Any = type(record)
+    for name, kinds, hint in _hints(kind):
         value = getattr(record, name)
         if type(value) not in kinds and not _matches(value, hint):
             raise ValueError(f"{name} cannot be {str(value)[:60]!r}")
