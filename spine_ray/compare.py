@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 from spine_ray.show.live import tell
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.survey import opened_to_change, survey
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Console(soft_wrap=True).print(f"compare at {address}\nCtrl-C ends it", markup=False)
             _wait()
     except (ValueError, ConnectionError, RuntimeError) as error:
-        aside.print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     return 0
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 study = open_stored(paths.root)
                 choice = pick(study, edits, limits)
     except ValueError as error:
-        aside.print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     print_ensemble(console, ensemble_board(choice), choice.wishes.lines, study.not_fitted)
     return 0

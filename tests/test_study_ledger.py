@@ -163,3 +163,20 @@ def test_events_of_a_trial_whose_start_is_lost_are_left_out(ledger: Path) -> Non
     found = open_ledger(ledger)
     assert [event.trial_id for event in found.events] == ["b", "b"]
     assert found.lost == 2
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "", "a/b", ".hidden", "a\\nb", "/a"])
+def test_a_trial_whose_name_is_a_path_is_refused(ledger: Path, name: str) -> None:
+    write(ledger, STARTED)
+    for path in (ledger, copy_of(ledger)):
+        path.write_text(path.read_text().replace('"trial_id": "a"', f'"trial_id": "{name}"'))
+    assert (open_ledger(ledger).events, open_ledger(ledger).lost) == ((), 1)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"step": 1', '"step": "1"'), ('"log_loss": 0.30', '"log_loss": [0.30')])
+def test_an_event_with_a_value_of_another_kind_is_refused(ledger: Path, old: str, new: str) -> None:
+    write(ledger, EPOCH)
+    text = ledger.read_text().replace(old, new)
+    for path in (ledger, copy_of(ledger)):
+        path.write_text(text.replace("0.30000000000000004,", "0.30000000000000004],") if "[" in new else text)
+    assert open_ledger(ledger).lost == 1

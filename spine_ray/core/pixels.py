@@ -5,7 +5,6 @@ A pixel file is an entry of the cache with `pixels.bin` (uint8, height x width x
 """
 
 import hashlib
-import io
 import logging
 import math
 import os
@@ -22,6 +21,7 @@ from PIL import Image, ImageOps
 
 from spine_ray.core.cache import Hold, build_entry, cache_budget, check_room, discard, entry_folder, evict
 from spine_ray.data.colours import to_rgb
+from spine_ray.data.pictures import open_picture, room_to_decode
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     Returns:
         (height, width, 3).
     """
-    with Image.open(io.BytesIO(data)) as opened:
+    with open_picture(data) as opened, room_to_decode(opened):
         opened.draft("RGB", (side, side))
         picture = to_rgb(ImageOps.exif_transpose(opened))
     scale = side / min(picture.size)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spine_ray.show.progress import TierProgress, TrialProgress
-from spine_ray.show.words import duration_text, fold_text, freeze_text, loss_text, share_text
+from spine_ray.show.words import duration_text, fold_text, freeze_text, loss_text, one_line, share_text
 from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
 
 STATUS_STYLE: dict[Status, str] = {"completed": "green", "stopped": "yellow", "failed": "red"}
@@ -77,7 +77,7 @@ class PlainProgress:
     def say(self, line: str) -> None:
         """Write the line, never wrapped."""
         # A Text is not searched for markup, so that brackets in paths and class names stay.
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(one_line(line)), soft_wrap=True)
 
     def rows_done(self, done: int, rows: int) -> None:
         """Write nothing: a line has said what is being done."""
@@ -125,7 +125,7 @@ class LiveProgress:
 
     def say(self, line: str) -> None:
         """Write the line above the table."""
-        self._console.print(Text(line))
+        self._console.print(Text(one_line(line)))
 
     def rows_done(self, done: int, rows: int) -> None:
         """Draw a bar, ten times a second at most; it goes away with the last row."""
@@ -156,7 +156,7 @@ class LiveProgress:
         if isinstance(event, TrialResumed):
             self._console.print(Text(resumed_line(event), style="yellow"))
         if isinstance(event, TrialEnded) and event.status == "failed":
-            self._console.print(Text(f"{event.trial_id} failed: {event.reason}", style="red"))
+            self._console.print(Text(one_line(f"{event.trial_id} failed: {event.reason}"), style="red"))
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
 

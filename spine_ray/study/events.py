@@ -1,9 +1,11 @@
 """What can happen to a trial: the records of which the ledger is made."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from spine_ray.space.config import TrialConfig
+from spine_ray.study.checked import check_fields
 
 Status = Literal["completed", "stopped", "failed"]
 
@@ -94,6 +96,7 @@ class TrialEnded:
 
 
 Event = TrialStarted | TrialResumed | EpochDone | TrialEnded
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KINDS: dict[str, type[Event]] = {
     "started": TrialStarted,
     "resumed": TrialResumed,
@@ -122,8 +125,12 @@ def event_from_dict(values: dict[str, Any]) -> Event:
     try:
         if kind is TrialStarted:
             rest["config"] = TrialConfig.from_dict(rest["config"])
-        return kind(**rest)
+        event = kind(**rest)
     except KeyError as error:
         raise ValueError(f"a {name} event without {error}") from error
     except TypeError as error:
         raise ValueError(f"a {name} event that cannot be read: {error}") from error
+    check_fields(event)
+    if not _ID.fullmatch(event.trial_id):  # files are named by it
+        raise ValueError(f"{event.trial_id!r} is no trial's name")
+    return event

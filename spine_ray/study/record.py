@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from spine_ray.data.samples import Samples
+from spine_ray.study.checked import check_fields
 from spine_ray.study.paths import DamagedError, StudyPaths, copy_of, read_either, read_json, replace_json, write_twice
 
 SCHEMA_VERSION = 1
@@ -138,6 +139,9 @@ def _read(path: Path) -> StudyRecord:
         choices = Choices(**values.pop("choices"))
         classes = tuple(values.pop("classes"))
         known: dict[str, Any] = {"test_openings": openings, "data_changes": changes}
-        return StudyRecord(**values, classes=classes, weights=weights, choices=choices, **known)
-    except (KeyError, TypeError, AttributeError) as error:
+        record = StudyRecord(**values, classes=classes, weights=weights, choices=choices, **known)
+        for part in (record, weights, choices, *openings, *changes):
+            check_fields(part)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
+    return record
