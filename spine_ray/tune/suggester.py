@@ -191,7 +191,7 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> I
         study.sampler = RandomSampler(seed=seed) if attempt >= _ASKS else _Sampler(seed, together)
         if attempt < _ASKS and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
             study.enqueue_trial({"backbone": led})
-        asked = study.ask({**_shared_distributions(domain), **_recipe_distributions(domain.tier)})
+        asked = study.ask({**_shared_distributions(domain), **_recipe_distributions(domain)})
         config = _config_of(domain, asked)
         study.tell(asked, state=TrialState.FAIL)  # nothing is known of it, so the next is asked as if it were the first
         yield config
@@ -214,7 +214,7 @@ def _config_of(domain: SearchDomain, asked: optuna.Trial) -> TrialConfig:
     """Return the configuration that a sampler has chosen."""
     backbone, freeze = asked.params["backbone"], asked.params["freeze"]
     name, resolutions = _resolutions(domain, backbone)
-    values: dict[str, Scalar] = {each: asked.params[each] for each in _recipe_distributions(domain.tier)}
+    values: dict[str, Scalar] = {each: asked.params[each] for each in _recipe_distributions(domain)}
     resolution = int(asked.suggest_categorical(name, resolutions))
     config = build_config(domain.tier, domain.weights, backbone, resolution, freeze, values)
     if "lr" not in values:
@@ -232,7 +232,7 @@ def _drawn(domain: SearchDomain, rng: random.Random) -> TrialConfig:
     backbone = rng.choice(_backbones(domain))
     _, resolutions = _resolutions(domain, backbone)
     values: dict[str, Scalar] = {}
-    for name, distribution in _recipe_distributions(domain.tier).items():
+    for name, distribution in _recipe_distributions(domain).items():
         if isinstance(distribution, FloatDistribution):
             low, high = distribution.low, distribution.high
             values[name] = low * (high / low) ** rng.random() if distribution.log else rng.uniform(low, high)
@@ -308,7 +308,7 @@ def _record(domain: SearchDomain, outcome: Outcome) -> FrozenTrial | None:
 def _described(domain: SearchDomain, config: TrialConfig) -> dict[str, Any] | None:
     name, resolutions = _resolutions(domain, config.backbone)
     params: dict[str, Any] = {"backbone": config.backbone, name: config.resolution, "freeze": config.freeze}
-    searched = _recipe_distributions(domain.tier)
+    searched = _recipe_distributions(domain)
     for each, value in sampled_values(domain.tier, domain.weights, config).items():
         if not _is_in_range(searched[each], value):
             return None
@@ -342,20 +342,42 @@ def _resolutions(domain: SearchDomain, backbone: str) -> tuple[str, list[int]]:
     return name, choices
 
 
+class _Kept:
+    """A distribution of which there is one: the sampler's study would copy it with every trial, and compare copies."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Kept":
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    __hash__ = BaseDistribution.__hash__
+
+
+class _Choice(_Kept, CategoricalDistribution):
+    pass
+
+
+class _Range(_Kept, FloatDistribution):
+    pass
+
+
+@functools.lru_cache(maxsize=16)
 def _shared_distributions(domain: SearchDomain) -> dict[str, BaseDistribution]:
     """Return what every suggestion chooses, whatever its backbone."""
     return {
-        "backbone": CategoricalDistribution(_backbones(domain)),
-        "freeze": CategoricalDistribution(domain.tier.freezes),
+        "backbone": _Choice(_backbones(domain)),
+        "freeze": _Choice(domain.tier.freezes),
     }
 
 
-def _recipe_distributions(tier: TierSpace) -> dict[str, BaseDistribution]:
+@functools.lru_cache(maxsize=16)
+def _recipe_distributions(domain: SearchDomain) -> dict[str, BaseDistribution]:
     distributions: dict[str, BaseDistribution] = {}
-    for name, searched in searched_fields(tier).items():
+    for name, searched in searched_fields(domain.tier).items():
         if isinstance(searched, Choice):
-            distributions[name] = CategoricalDistribution(searched.values)
+            distributions[name] = _Choice(searched.values)
         else:
             is_log = not isinstance(searched, Uniform)
-            distributions[name] = FloatDistribution(searched.low, searched.high, log=is_log)
+            distributions[name] = _Range(searched.low, searched.high, log=is_log)
     return distributions
