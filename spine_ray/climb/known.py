@@ -12,7 +12,7 @@ from spine_ray.ladder.budget import RECKONING_IS_OFF, FoldSizes, Forecast, obser
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import belongs, start_configs
 from spine_ray.space.schema import TierSpace
-from spine_ray.study.events import Event, TrialStarted
+from spine_ray.study.events import Event, TrialEnded, TrialStarted
 from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial, add_event
 
@@ -37,12 +37,15 @@ class Known:
     """Backbones that no worker could measure in this search: nothing is predicted of them."""
     _trials: dict[str, Trial] = field(default_factory=dict, init=False)
     _folded: int = field(default=0, init=False)
+    _ends: int = field(default=0, init=False)
+    _forecast: tuple[tuple[int, int], Forecast] | None = field(default=None, init=False)
 
     @property
     def trials(self) -> dict[str, Trial]:
         """All trials of the study, by id, in the order in which they first started."""
         for event in self.events[self._folded :]:  # folded once: admission asks before every trial
             add_event(self._trials, event)
+            self._ends += isinstance(event, TrialEnded)
         self._folded = len(self.events)
         return self._trials
 
@@ -109,16 +112,21 @@ class Known:
         """
         folds, epochs = self.samples.num_folds, config.recipe.epochs
         trained = (1.0 - config.freeze) * epochs * (3 * (folds - 1) + 1)
-        left = {cost_key(trial.config) for trial in self.trials.values() if trial.is_completed}
-        views = 1 if cost_key(config) in left else epochs + 1  # reading them is not free either
+        views = 1 if cost_key(config) in self.forecast().built else epochs + 1  # reading them is not free either
         return self.macs(config) * (trained + config.freeze * views)
 
     def forecast(self) -> Forecast:
         """Return the predictor of seconds, corrected by what finished trials took."""
+        trials = self.trials
+        known = (self._ends, len(self.costs))
+        if self._forecast is None or self._forecast[0] != known:  # made once: every suggestion asks again and again
+            self._forecast = (known, self._predictor(list(trials.values())))
+        return self._forecast[1]
+
+    def _predictor(self, trials: Sequence[Trial]) -> Forecast:
         folds = self.samples.num_folds
         held_out = len(self.samples.dev) / folds
         sizes = FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds)
-        trials = list(self.trials.values())
         costs = {**self.reckoned(), **self.costs}
         stretch = observed_stretch(trials, Forecast(costs, sizes))
         built = frozenset(cost_key(trial.config) for trial in trials if trial.is_completed)

@@ -105,7 +105,7 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
     """Look at the data, open or begin the study, decode the pictures, start the workers."""
     budget = Budget(began=request.began, seconds=request.budget_s)
     if request.address is None:  # refused before anything is written
-        share({"CPU": float(os.cpu_count() or 1)}, request.workers)
+        share([{"CPU": float(os.cpu_count() or 1)}], request.workers)
     cache_budget()  # likewise
     paths = StudyPaths(request.study)
     with opened_to_change(paths) as opened:
