@@ -31,13 +31,13 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord
 from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_costs
-from spine_ray.track.database import begin_database
-from spine_ray.track.mlflow_log import Tracker, sqlite_uri
+from spine_ray.study.tracking import keep_tracking
+from spine_ray.track.mlflow_log import Tracker, public_uri, sqlite_uri
 from spine_ray.tune.cluster import Workers, running_ray, share
 from spine_ray.tune.order import WorkOrder
 
-_TRACKING_ENDS_S, _TRACKING_BREAKS_OFF_S = 30.0, 3.0
-"""How long MLflow is waited for at the end of a search, and when it is interrupted, s; what is left is spooled."""
+_BREAK_S = 2.0
+"""How long MLflow is waited for when the search is interrupted, s."""
 
 
 def run_search(request: SearchRequest, source: Source, progress: Progress) -> ReportPage:
@@ -48,6 +48,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         StoppedByGate: If preflight or a gate ended the search.
     """
     with _open_study(request, source, progress) as (desk, budget):
+        desk.tracker.begin()
         before = look_back(desk)
         prediction = None
         if request.update:
@@ -62,7 +63,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         keep_change(desk.paths, change)
         told = None if prediction is None else keep_outcome(desk, prediction, budget)
         page = page_of(desk, shipped, change, told)
-        desk.tracker.put_ensemble(_summary(page))
+        desk.tracker.refresh()
         write_report(desk.paths.report, page)
     return page
 
@@ -121,7 +122,8 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
-        with running_ray(request.address, request.workers) as workers, _tracking(request) as tracker:
+        # Tracked around ray, so that MLflow takes the last records while ray shuts down.
+        with _tracking(request) as tracker, running_ray(request.address, request.workers) as workers:
             # The workers import what they need in the meantime.
             pixels = decode_pictures(rows, prepared.largest_resolution, progress)
             hashes, holder = record.weights.hashes, opened.hold.token
@@ -164,30 +166,13 @@ def _desk(
 @contextlib.contextmanager
 def _tracking(request: SearchRequest) -> Iterator[Tracker]:
     paths = StudyPaths(request.study)
-    if request.tracking is None and not paths.tracking.exists():
-        begin_database(paths)
-    uri = request.tracking or sqlite_uri(paths.tracking)
-    tracker, patience = Tracker(uri, request.study.name, paths.spool), _TRACKING_ENDS_S
+    tracking = keep_tracking(paths, public_uri(request.tracking) if request.tracking else None)
+    tracker = Tracker(request.tracking or sqlite_uri(paths.tracking), tracking, paths, open_events(paths))
+    patience = None
     try:
         yield tracker
     except KeyboardInterrupt:
-        patience = _TRACKING_BREAKS_OFF_S
+        patience = _BREAK_S
         raise
     finally:
         tracker.close(patience)
-
-
-def _summary(page: ReportPage) -> dict[str, object]:
-    """Return what MLflow keeps of the ensemble."""
-    board = page.ensemble
-    if board is None:
-        return {}
-    return {
-        "log_loss": board.log_loss,
-        "accuracy": board.accuracy,
-        "gain": board.gain,
-        "gain_low": board.gain_low,
-        "gain_high": board.gain_high,
-        "pool": board.pool,
-        "members": ", ".join(member.trial_id for member in board.members),
-    }

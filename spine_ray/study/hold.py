@@ -67,12 +67,16 @@ class Hold:
     """Who held it before and ended without letting go; None where nobody did."""
 
 
+class StudyHeldError(ValueError):
+    """Another process writes to the study."""
+
+
 @contextlib.contextmanager
 def held(paths: StudyPaths) -> Iterator[Hold]:
     """Hold the study against other writers for the time of the block.
 
     Raises:
-        ValueError: If another process holds it; with its host, its id and since when.
+        StudyHeldError: If another process holds it; with its host, its id and since when.
         CannotWriteError: If nothing can be written there.
     """
     made = [folder for folder in (paths.root, *paths.root.parents) if not folder.exists()]
@@ -140,7 +144,9 @@ def _take(paths: StudyPaths, lock: int, is_locked: bool | None) -> tuple[Holder,
         is_alive = _gives_sign_of_life(paths, before)
     if is_alive:
         who = before.words if before else "a process that has not entered its name"
-        raise ValueError(f"{paths.root} is being written to by {who}; wait until it has ended, or name another study")
+        raise StudyHeldError(
+            f"{paths.root} is being written to by {who}; wait until it has ended, or name another study"
+        )
     mine = Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -152,7 +158,7 @@ def _take(paths: StudyPaths, lock: int, is_locked: bool | None) -> tuple[Holder,
     if is_locked is None:
         time.sleep(SETTLE_S)
         if not _is_entered(paths, mine):
-            raise ValueError(f"{paths.root} is being written to by another process that began at the same moment")
+            raise StudyHeldError(f"{paths.root} is being written to by another process that began at the same moment")
     return mine, before
 
 

@@ -128,9 +128,9 @@ class StudyPaths:
         return self.root / "mlflow.db"
 
     @property
-    def spool(self) -> Path:
-        """Tracking records that no MLflow took yet."""
-        return self.root / "mlflow.spool.jsonl"
+    def tracking_record(self) -> Path:
+        """How MLflow knows the study."""
+        return self.root / "tracking.json"
 
     @property
     def ray(self) -> Path:

@@ -190,6 +190,7 @@ def _others(paths: StudyPaths) -> Iterator[Damage]:
         (paths.contact_sheet, _check_picture, again),
         (paths.report, _check_page, _ANEW),
         (paths.tracking, _check_database, "its runs are written anew from the ledger"),
+        (paths.tracking_record, _check_json, "MLflow gets to know the study anew"),
         *((path, check_refit, "the member is fitted again by the next search") for path in paths.refits()),
         *((path, _check_space, "the search that runs it writes it anew") for path in paths.spaces()),
     )
