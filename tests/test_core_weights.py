@@ -317,3 +317,14 @@ def test_a_machine_that_lacks_a_users_file_says_so(tmp_path):
         ValueError, match=r"this machine has no .*test_vit\.safetensors: name a folder .* that all mach"
     ):
         on_this_machine(tmp_path / "test_vit.safetensors", [].append)
+
+
+def test_a_safetensors_file_whose_first_byte_is_that_of_a_pickle_is_read(tmp_path):
+    # The header's length comes first: 0x80 in its lowest byte is what every pickle of protocol 2 begins with.
+    for size in range(300):
+        path = tmp_path / "test_vit.safetensors"
+        path.write_bytes(save({"a": torch.zeros(1)}, metadata={"fill": "x" * size}))
+        if path.read_bytes()[:1] == b"\x80":
+            assert weights_from_folder(tmp_path, ["test_vit"]).files == {"test_vit": path}
+            return
+    raise AssertionError("no header of such a length")

@@ -208,8 +208,10 @@ def _refuse_pickle(folder: Path, backbone: str) -> None:
 def _check_content(path: Path) -> None:
     """Refuse a pickle under a safetensors name."""
     with path.open("rb") as file:
-        if file.read(4).startswith((_PICKLE, _ZIP)):
-            raise _pickle_error(path)
+        head = file.read(9)
+    # A safetensors file begins with the length of its JSON header, whose lowest byte can be any.
+    if head[8:] != b"{" and head.startswith((_PICKLE, _ZIP)):
+        raise _pickle_error(path)
 
 
 def _pickle_error(path: Path) -> ValueError:
