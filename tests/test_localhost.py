@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 import ray
+from tracked import started, whole_trial
 
-from spine_ray.track.mlflow_log import sqlite_uri
+from spine_ray.study.ledger import append_event
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.tracking import keep_tracking
+from spine_ray.track.mlflow_log import deliver, sqlite_uri
 from spine_ray.track.serve import serve
 from spine_ray.tune.cluster import running_ray
 
@@ -66,11 +69,14 @@ def listening() -> Iterator[tuple[str, str, int]]:
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
 def test_the_mlflow_ui_listens_on_this_machine_alone(tmp_path, monkeypatch):
-    uri = sqlite_uri(tmp_path / "mlflow.db")
-    mlflow.MlflowClient(uri).create_experiment("study", artifact_location=str(tmp_path / "artifacts"))
+    paths = StudyPaths(tmp_path / "study")
+    for event in whole_trial(started()):
+        append_event(paths.ledger, event)
+    uri, tracking = sqlite_uri(paths.tracking), keep_tracking(paths, None)
+    deliver(uri, paths)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with serve(uri, "study", port) as address:
+    with serve(uri, tracking.study_id, port) as address:
         assert address.startswith(f"http://127.0.0.1:{port}/")
         found = [(host, at) for command, host, at in listening() if "mlflow" in command]
         assert ("127.0.0.1", port) in found
