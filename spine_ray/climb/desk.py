@@ -41,7 +41,7 @@ class Desk(Known):
     """Of the gates, in order."""
     views: ViewCheck | None = None
     """What augmentation does to the classes, once that was looked at."""
-    _trouble: CannotWriteError | None = None
+    _trouble: CannotWriteError | None = field(default=None, init=False)
     """Why an event could not be written."""
 
     def run(self, plan: TierPlan) -> tuple[Refusal, ...]:
