@@ -488,3 +488,50 @@ def test_nothing_is_told_of_the_control() -> None:
     given.on_trial_complete(0, [], control)
     given.on_trial_error(0, [], control)
     assert events == []
+
+
+def told_epoch(step: int, *, is_known: bool) -> dict[str, Any]:
+    return {
+        "step": step, "fold": 0, "epoch": step, "train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.5, "seconds": 1.0,
+        "train_images": 60, "train_images_s": 60.0, "score_images_s": 60.0, "peak_mb": 1.0, "views": 2,
+        "micro_batch": 16, "note": "", "is_last": False, "is_known": is_known, "resumed": [],
+    }  # fmt: skip
+
+
+def test_an_epoch_that_the_ledger_has_is_not_told_again_and_is_no_progress() -> None:
+    events: list[Event] = []
+    given, trial = callback(events), waiting_trial(STARTS[0])
+    given.on_trial_result(0, [], trial, told_epoch(1, is_known=False))
+    allowed = trial.max_failures
+    for step in (1, 2):  # its thin process was lost: the worker tells from the checkpoint what it holds
+        trial.run_metadata.num_failures += 1
+        given.on_trial_result(0, [], trial, told_epoch(step, is_known=True))
+    assert [event.step for event in events if isinstance(event, EpochDone)] == [1, 2]
+    assert trial.max_failures == allowed
+
+
+def test_epochs_after_the_one_that_a_trial_goes_on_from_are_told_again() -> None:
+    events: list[Event] = []
+    given, trial = callback(events), waiting_trial(STARTS[0])
+    for step in (1, 2):
+        given.on_trial_result(0, [], trial, told_epoch(step, is_known=False))
+    resumed = {"step": 1, "reason": "the worker's process died", "time": 3.0}
+    given.on_trial_result(0, [], trial, {**told_epoch(2, is_known=False), "resumed": [resumed]})
+    (whole,) = trials_from_events([describe(STARTS[0], True), *events]).values()
+    assert [epoch.step for epoch in whole.epochs] == [1, 2]
+    assert [type(event) for event in events] == [EpochDone, EpochDone, TrialResumed, EpochDone]
+
+
+def test_a_trial_that_diverged_or_was_given_up_has_failed() -> None:
+    for last, reason in (
+        ({**told_epoch(1, is_known=False), "log_loss": float("nan")}, "the loss is nan at epoch 1"),
+        ({"failure": "RuntimeError: no", "is_last": False}, "RuntimeError: no"),
+    ):
+        events: list[Event] = []
+        given, trial = callback(events), waiting_trial(STARTS[0])
+        given._scheduler.reasons[STARTS[0].trial_id] = "the loss is nan at epoch 1"
+        trial.run_metadata.last_result = last
+        given.on_trial_complete(0, [], trial)
+        (end,) = events
+        assert isinstance(end, TrialEnded)
+        assert (end.status, end.reason) == ("failed", reason)

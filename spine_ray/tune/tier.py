@@ -114,7 +114,8 @@ class EventCallback(tune.Callback):
         """Record an epoch, unless the ledger has it, and what the trial went through before it."""
         if "failure" in result:
             return
-        trial.max_failures = trial.num_failures + RETRIES  # counted anew from every epoch
+        if not result["is_known"]:
+            trial.max_failures = trial.num_failures + RETRIES  # counted anew from every new epoch
         if trial.config["is_control"]:
             return
         trial_id, epochs = _id(trial), self._epochs.setdefault(_id(trial), [])

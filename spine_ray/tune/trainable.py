@@ -48,7 +48,9 @@ class TrialTrainable(tune.Trainable):
 
     def _take(self, given: dict[str, Any]) -> None:
         self._attempts: Attempts = Attempts()
-        self._given, self._tell_from = given, given["tell_from"]
+        self._given = given
+        # The control has the trial id of a start recipe, of which the ledger may know more.
+        self._tell_from = 1 if given["is_control"] else given["tell_from"]
         self._has_begun, self._lost = False, ""
         self._resumed: list[dict[str, Any]] = []
 
