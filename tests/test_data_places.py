@@ -51,6 +51,9 @@ def test_first_missing_names_the_first_absent_file(tmp_path):
     assert place.first_missing(["a/x"]) is None
     assert place.first_missing(["a/x", "a/y", "b/z"]) == "a/y"
     assert place.first_missing(["a"]) == "a"
+    (tmp_path / "loop").symlink_to("loop")
+    for path in ("x" * 300 + "/y", "loop/x", "a/x/y"):
+        assert place.first_missing([path]) == path
 
 
 def test_read_reaches_into_an_archive(tmp_path):

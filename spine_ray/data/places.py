@@ -1,5 +1,6 @@
 """Where the user's files lie: local paths and URIs, opened through fsspec. Knows nothing of pictures or labels."""
 
+import errno
 import os
 import posixpath
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from spine_ray.data.pictures import MAX_BYTES
 
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What a file system says of a name at which there can be no folder."""
 LEAVES = "is a link that leaves the data's folder: only files inside it are read (--data-root DIR allows all of DIR)"
 
 
@@ -134,8 +137,10 @@ class Place:
 def _names_in(fs: Any, folder: str) -> set[str]:
     try:
         entries = fs.ls(folder, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
+    except OSError as error:
+        if error.errno in _NO_FOLDER or isinstance(error, FileNotFoundError | NotADirectoryError):
+            return set()
+        raise
     return {posixpath.basename(entry["name"]) for entry in entries if is_file(entry)}
 
 
