@@ -75,7 +75,9 @@ def run_actors(actors: int, trials: int, space: Space, curves: Curves) -> None:
     told: Any = ray.remote(Told).options(num_cpus=0).remote(curves)
     events: list[tuple[Event, Load]] = []
     with tempfile.TemporaryDirectory() as folder:
-        order = WorkOrder(study=Path(folder), pixels=Path(folder), seed=0, weights=(), device="cpu", threads=1)
+        order = WorkOrder(
+            study=Path(folder), holder="", pixels=Path(folder), seed=0, weights=(), device="cpu", threads=1
+        )
         workers = Workers(count=actors, cpus=1, gpus=0.0, crew=(told,) * actors)
         started = Load.now()
         run_tier(_plan(space, trials), order, workers, lambda event: events.append((event, Load.now())))

@@ -44,6 +44,7 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> WorkOrder:
     file.write_bytes(b"weights")
     return WorkOrder(
         study=folder / "study",
+        holder="",
         pixels=folder,
         seed=0,
         weights=(("test_vit", file, "0" * 64),),
