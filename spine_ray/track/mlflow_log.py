@@ -24,7 +24,7 @@ RETRY_S = 60.0
 PATIENCE_S = 10.0
 """How long a search waits at its end for a database on its own disk, s."""
 SHARE = 0.01
-"""How long it waits for anything else, in units of the time that it took; at least half a second, at most half a minute."""
+"""How long it waits for anything else, in units of the time that it took; half a second at least, 30 s at most."""
 
 
 class Tracker:
