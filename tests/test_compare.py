@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -78,11 +77,15 @@ def address(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     process = subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("compare at http://127.0.0.1:"), line
-    yield line.split()[-1]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("compare at http://127.0.0.1:"), line
+        yield line.split()[-1]
+    finally:
+        process.terminate()  # and not by Ctrl-C's signal, which is ignored in the background of some shells
+        ended = process.wait(60)
+        process.stdout.close()
+    assert ended == 0
     assert list(elsewhere.iterdir()) == [], "it leaves files where it was started"
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", urllib.parse.urlsplit(line.split()[-1]).port)) != 0, "the server lives on"

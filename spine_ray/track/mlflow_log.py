@@ -24,7 +24,7 @@ RETRY_S = 60.0
 PATIENCE_S = 10.0
 """How long a search waits at its end for a database on its own disk, s."""
 SHARE = 0.01
-"""How long it waits for anything else, in units of the time that it took; at least a second, at most half a minute."""
+"""How long it waits for anything else, in units of the time that it took; half a second at least, 30 s at most."""
 
 
 class Tracker:
@@ -87,7 +87,7 @@ class Tracker:
     def _patience(self) -> float:
         if self._uri.startswith(SQLITE) and not self._is_away:
             return PATIENCE_S
-        return min(30.0, max(1.0, SHARE * (time.monotonic() - self._began)))
+        return min(30.0, max(0.5, SHARE * (time.monotonic() - self._began)))
 
     def _run(self) -> None:
         while not self._closing.is_set():
