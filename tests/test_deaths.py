@@ -43,7 +43,7 @@ class Death:
     returncode: int
     output: str
     orphans: int
-    """Processes of it that were still there half a minute later."""
+    """Processes of it that were still there a minute later."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ def live_and_die(story: Story, signals: tuple[signal.Signals, ...], luck: random
             time.sleep(0.2)
         returncode = process.wait(timeout=60)
     seconds = time.monotonic() - began
-    orphans = left_after(family, 30.0)
+    orphans = left_after(family, 60.0)
     output_text = (story.folder / "output").read_text()
     story.deaths.append(Death(signals, seconds, returncode, output_text, orphans))
     return True

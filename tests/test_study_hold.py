@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -141,9 +142,13 @@ def test_a_holder_renews_its_entry(paths: StudyPaths, patient: None) -> None:
 
 
 def test_a_holder_that_was_taken_over_is_interrupted_and_leaves_the_new_entry(paths: StudyPaths, patient: None) -> None:
-    with pytest.raises(KeyboardInterrupt), held(paths):
-        paths.lock.write_text(json.dumps(asdict(ELSEWHERE)))
-        time.sleep(5)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt), held(paths):
+            paths.lock.write_text(json.dumps(asdict(ELSEWHERE)))
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert holder_of(paths) == ELSEWHERE
 
 

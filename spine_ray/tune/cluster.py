@@ -55,6 +55,7 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
     sigterm = signal.getsignal(signal.SIGTERM)
     if address is None:
         ray.init(
+            address="local",  # else it would join whatever cluster was started on this machine
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,

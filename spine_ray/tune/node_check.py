@@ -257,8 +257,14 @@ def _count_threads(needs: NodeNeeds, node_id: str, resources: Mapping[str, float
 
 
 def _started_with(name: str) -> str | None:
-    """Return a variable of the environment in which Ray was started here; its processes may each have another."""
-    entries = Path(f"/proc/{os.getppid()}/environ").read_bytes().decode(errors="replace").split("\0")
+    """Return a variable of the environment in which Ray was started here; its processes may each have another.
+
+    None too where that environment is not to be read: the first process of a container may be somebody else's.
+    """
+    try:
+        entries = Path(f"/proc/{os.getppid()}/environ").read_bytes().decode(errors="replace").split("\0")
+    except PermissionError:
+        return None
     return next((entry.partition("=")[2] for entry in entries if entry.startswith(f"{name}=")), None)
 
 
