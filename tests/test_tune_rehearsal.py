@@ -32,7 +32,7 @@ def plan(**changes: Any) -> TierPlan:
         "domain": SearchDomain(tier=TIER, weights="pretrained", buildable=pairs, seed=0),
         "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 1,
         "control": None, "deadline": None, "admit": lambda config, now: None, "describe": describe,
-        "effort": lambda config: 1.0,
+        "effort": lambda config: 1.0, "patience": lambda config: 60.0,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
 

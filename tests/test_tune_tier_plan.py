@@ -1,4 +1,6 @@
 import itertools
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ def plan(**changes: Any) -> TierPlan:
         "domain": SearchDomain(tier=TIER, weights="random", buildable=pairs, seed=0), "starts": STARTS, "first": (),
         "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3, "control": None, "deadline": None,
         "admit": lambda config, now: None, "describe": describe, "effort": lambda config: 1.0,
+        "patience": lambda config: 60.0,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
 
@@ -55,16 +58,24 @@ def known_trial(config: TrialConfig, *folds: int, status: Status | None = "compl
     return Trial(started=describe(config, False), epochs=epochs, ended=end if status else None)
 
 
-def test_the_rungs_begin_with_what_finished_trials_reached_fold_by_fold() -> None:
+def test_the_rungs_begin_with_what_trials_reached_fold_by_fold_interrupted_ones_too() -> None:
     one, other, third = STARTS
-    whole, stopped = known_trial(one, 0, 0, 1, 1), known_trial(other, 0, status="stopped")
-    for left_out in (known_trial(third, 0, 0, status=None), known_trial(third, -1, -1)):
-        rungs = plan(known=(whole, stopped, left_out)).rungs()
-        assert rungs.milestones == (1, 2)  # the second is also the first step of a trial of all folds at once
-        assert rungs.recorded == {
-            1: {one.trial_id: (one.backbone, 0.1), other.trial_id: (other.backbone, 0.1)},
-            2: {one.trial_id: (one.backbone, 0.2)},
-        }
+    whole, stopped, interrupted = (
+        known_trial(one, 0, 0, 1, 1), known_trial(other, 0, status="stopped"), known_trial(third, 0, status=None),
+    )  # fmt: skip
+    rungs = plan(known=(whole, stopped, interrupted)).rungs()
+    assert rungs.milestones == (1, 2)
+    assert rungs.recorded == {
+        1: {config.trial_id: (config.backbone, 0.1) for config in (one, other, third)},
+        2: {one.trial_id: (one.backbone, 0.2)},
+    }
+
+
+def test_the_rungs_know_nothing_of_trials_of_all_folds_at_once_nor_of_those_that_diverged() -> None:
+    one, other, _ = STARTS
+    at_once, diverged = known_trial(one, -1, -1), known_trial(other, 0, status="failed")
+    lost = replace(diverged, epochs=tuple(replace(epoch, log_loss=math.nan) for epoch in diverged.epochs))
+    assert plan(known=(at_once, lost)).rungs().recorded == {}
 
 
 def test_interrupted_trials_come_first_then_the_start_recipes_that_are_not_known() -> None:

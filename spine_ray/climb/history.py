@@ -15,7 +15,7 @@ from spine_ray.climb.ship import Shipped
 from spine_ray.ensemble.metrics import bootstrap_interval, row_losses
 from spine_ray.ensemble.selection import pooled_log_probs
 from spine_ray.ladder.evidence import Evidence
-from spine_ray.study.paths import StudyPaths, read_json, replace_json
+from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_json, replace_json, write_twice
 from spine_ray.study.trials import Trial
 
 
@@ -93,7 +93,8 @@ def look_at_change(desk: Desk, before: Before, shipped: Shipped) -> Change:
     losses = _losses(shipped.choice, shipped.evidence)
     gain: tuple[float | None, float | None, float | None] = (None, None, None)
     earlier = None
-    if before.choice is not None:
+    known = {trial.trial_id for trial in shipped.evidence.trials}
+    if before.choice is not None and known.issuperset(then):
         earlier = _losses(before.choice, shipped.evidence)
         apart = earlier - losses
         gain = (float(apart.mean()), *bootstrap_interval(apart, shipped.evidence.groups, seed=desk.request.seed))
@@ -116,7 +117,8 @@ def look_at_change(desk: Desk, before: Before, shipped: Shipped) -> Change:
 
 def keep_change(paths: StudyPaths, change: Change) -> None:
     """Add a change to the study's history."""
-    replace_json(paths.history, [*stored_history(paths), change.to_dict()])
+    changes = [*stored_history(paths), change.to_dict()]
+    write_twice(paths.history, lambda place: replace_json(place, changes))
 
 
 def stored_history(paths: StudyPaths) -> list[dict[str, Any]]:
@@ -125,9 +127,9 @@ def stored_history(paths: StudyPaths) -> list[dict[str, Any]]:
     Raises:
         ValueError: If the file is damaged.
     """
-    if not paths.history.exists():
+    if not paths.history.exists() and not copy_of(paths.history).exists():
         return []
-    found = read_json(paths.history)
+    found = read_either(paths.history, read_json)
     if not isinstance(found, list):
         raise ValueError(f"{paths.history} is damaged: it holds no list")
     return found

@@ -12,6 +12,7 @@ from spine_ray.space.configs import start_configs
 from spine_ray.space.duration import parse_duration
 from spine_ray.space.load import load_space
 from spine_ray.space.schema import Space
+from spine_ray.track.mlflow_log import check_uri
 
 SAMPLE_EPOCHS = 6
 SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "13m", "recipe.flip": False}
@@ -47,7 +48,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         seed=given.seed,
         workers=given.workers,
         address=given.address,
-        tracking=given.tracking,
+        tracking=None if given.tracking is None else check_uri(given.tracking),
         open_test=given.open_test,
         resume=given.resume,
         force=given.force,

@@ -16,7 +16,7 @@ _HANDLED: tuple[tuple[str, Level, str, Callable[[Look], bool]], ...] = (
         "animated",
         "warning",
         "pictures have several frames or pages; only the first is used",
-        lambda look: look.num_frames > 1 and look.format not in _ALIKE,
+        lambda look: look.has_more_frames and look.format not in _ALIKE,
     ),
     (
         "cmyk",

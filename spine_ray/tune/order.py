@@ -11,6 +11,8 @@ class WorkOrder:
     """The same for all trials of a search; small, so that it travels."""
 
     study: Path
+    holder: str
+    """Names the search's hold on the study: without it nothing is written there."""
     pixels: Path
     seed: int
     weights: tuple[tuple[str, Path, str], ...]
