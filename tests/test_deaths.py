@@ -173,7 +173,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return told
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_search_killed_again_and_again_ends_as_the_one_that_was_not(story: Story) -> None:
     assert story.last is not None
     assert story.last.returncode == 0, story.last.stdout + story.last.stderr
