@@ -378,8 +378,12 @@ def test_ctrl_c_leaves_the_tier_at_once(study: Study, workers: Workers) -> None:
         signal.raise_signal(signal.SIGINT)
         return None
 
-    with pytest.raises(KeyboardInterrupt):
-        run(study, workers, admit=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(study, workers, admit=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class SilentTrial(RayTrial):
@@ -485,7 +489,7 @@ def test_nothing_is_told_of_the_control() -> None:
     events: list[Event] = []
     given, control = callback(events), waiting_trial(STARTS[0], is_control=True)
     given.on_trial_start(0, [], control)
-    given.on_trial_result(0, [], control, {})
+    given.on_trial_result(0, [], control, told_epoch(1, is_known=False))
     given.on_trial_complete(0, [], control)
     given.on_trial_error(0, [], control)
     assert events == []
