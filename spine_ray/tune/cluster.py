@@ -73,6 +73,7 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
         yield replace(shared, crew=_hire(shared))
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, sigterm)  # whose place ray has given back to the system
 
 
 def _hire(workers: Workers) -> tuple[Any, ...]:
