@@ -43,7 +43,7 @@ class Death:
     returncode: int
     output: str
     orphans: list[str]
-    """Command lines of its processes that were still there two minutes later; ray's agents report to a dead head first."""
+    """Command lines of its processes that were still there two minutes later (ray's agents take one)."""
 
 
 @dataclass
