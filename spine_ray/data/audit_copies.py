@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from spine_ray.data.counted import counted
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Finding
 from spine_ray.data.folds import join_rows
@@ -18,15 +19,17 @@ def copy_findings(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             kind="duplicates",
-            message=f"{_extra(exact)} pictures are exact copies of {len(exact)} others; copies share a group",
+            message=f"{counted(_extra(exact), 'picture is an exact copy', 'pictures are exact copies')} of "
+            f"{counted(len(exact), 'other', 'others')}; copies share a group",
             rows=evidence.ids(np.concatenate(exact)),
         )
     if near:
         yield Finding(
             level="warning",
             kind="near_duplicates",
-            message=f"{_extra(near)} pictures are near copies (encoded again, resized, cropped by a hair) of "
-            f"{len(near)} others; they share a group ({_first(evidence, near)})",
+            message=f"{counted(_extra(near), 'picture is a near copy', 'pictures are near copies')} (encoded again, "
+            f"resized, cropped by a hair) of {counted(len(near), 'other', 'others')}; they share a group "
+            f"({_first(evidence, near)})",
             rows=evidence.ids(np.concatenate(near)),
         )
     yield from _crowds(evidence)
@@ -46,9 +49,9 @@ def _crowds(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             kind="near_crowd",
-            message=f"{len(rows)} pictures look so alike, one after the other, that they would be {len(crowds)} "
-            f"group(s) of more than {evidence.limits.crowd:.0%} of the rows; only the closest of them share a group "
-            f"({_first(evidence, crowds)})",
+            message=f"{len(rows)} pictures look so alike, one after the other, that they would be "
+            f"{counted(len(crowds), 'group', 'groups')} of more than {evidence.limits.crowd:.0%} of the rows; "
+            f"only the closest of them share a group ({_first(evidence, crowds)})",
             rows=evidence.ids(rows),
         )
 
@@ -61,7 +64,8 @@ def _conflicts(evidence: Evidence, kind: str, what: str, groups: Groups) -> Iter
         yield Finding(
             level="warning",
             kind=kind,
-            message=f"{len(torn)} pictures have {what} of another class (first: {names}; {_first(evidence, torn)})",
+            message=f"{counted(len(torn), 'picture has', 'pictures have')} {what} of another class "
+            f"(first: {names}; {_first(evidence, torn)})",
             rows=evidence.ids(np.concatenate(torn)),
         )
 
