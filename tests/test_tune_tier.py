@@ -14,6 +14,7 @@ from PIL import Image
 from ray.tune.experiment import Trial as RayTrial
 from safetensors import safe_open
 from sklearn.datasets import load_digits
+from tier_plans import tier_plan
 
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.backbone import facts, family_of
@@ -42,9 +43,8 @@ from spine_ray.tune.cluster import Workers, running_ray
 from spine_ray.tune.crew import Refit, refit_members, score_rows
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.scheduler import ExactAsha
-from spine_ray.tune.suggester import SearchDomain
 from spine_ray.tune.tier import EventCallback, failure_reason, run_tier
-from spine_ray.tune.tier_plan import Refusal, TierPlan
+from spine_ray.tune.tier_plan import Refusal
 from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
 CLASSES = {"one": 1, "seven": 7, "zero": 0}
@@ -115,20 +115,9 @@ def climbed(study: Study, workers: Workers) -> Run:
 
 def run(study: Study, workers: Workers, **changes: Any) -> Run:
     events: list[Event] = []
-    refusals = run_tier(plan(**changes), study.order, workers, events.append)
+    plan = tier_plan(TIER, "random", FOLDS, describe=describe, **changes)
+    refusals = run_tier(plan, study.order, workers, events.append)
     return Run(events, refusals)
-
-
-def plan(**changes: Any) -> TierPlan:
-    values: dict[str, Any] = {
-        "domain": SearchDomain(
-            tier=TIER, weights="random", buildable=frozenset((each, SIDE) for each in TIER.backbones), seed=0
-        ),
-        "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3,
-        "control": None,
-        "deadline": None, "admit": lambda _, now: None, "describe": describe, "effort": lambda config: 1.0,
-    }  # fmt: skip
-    return TierPlan(**{**values, **changes})
 
 
 def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
