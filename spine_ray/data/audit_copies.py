@@ -38,8 +38,8 @@ def copy_findings(evidence: Evidence) -> Iterator[Finding]:
     # Without the near copies, so that what they leak is said for itself.
     rows = evidence.rows
     given = _as_groups(join_rows(rows, [look.digest for look in evidence.looks]))
-    yield from _leaks(evidence, "", "groups (or exact copies)", given)
-    yield from _leaks(evidence, "near_", "groups of near copies", near)
+    yield from _leaks(evidence, "", ("group (or exact copies) lies", "groups (or exact copies) lie"), given)
+    yield from _leaks(evidence, "near_", ("group of near copies lies", "groups of near copies lie"), near)
 
 
 def _crowds(evidence: Evidence) -> Iterator[Finding]:
@@ -70,7 +70,7 @@ def _conflicts(evidence: Evidence, kind: str, what: str, groups: Groups) -> Iter
         )
 
 
-def _leaks(evidence: Evidence, prefix: str, what: str, groups: Groups) -> Iterator[Finding]:
+def _leaks(evidence: Evidence, prefix: str, what: tuple[str, str], groups: Groups) -> Iterator[Finding]:
     """Find groups on both sides of a cut; only a split or folds that were given, or rows that came later, do that."""
     folds = evidence.samples.folds
     leaking = [group for group in groups if (folds[group] < 0).any() and (folds[group] >= 0).any()]
@@ -78,7 +78,7 @@ def _leaks(evidence: Evidence, prefix: str, what: str, groups: Groups) -> Iterat
         yield Finding(
             level="warning",
             kind=f"{prefix}test_leak",
-            message=f"{len(leaking)} {what} lie in the given test split and outside it: test numbers will flatter "
+            message=f"{counted(len(leaking), *what)} in the given test split and outside it: test numbers will flatter "
             f"({_first(evidence, leaking)})",
             rows=evidence.ids(np.concatenate(leaking)),
         )
@@ -88,7 +88,7 @@ def _leaks(evidence: Evidence, prefix: str, what: str, groups: Groups) -> Iterat
         yield Finding(
             level="warning",
             kind=f"{prefix}fold_leak",
-            message=f"{len(cut)} {what} lie in several of the given folds: OOF numbers will flatter "
+            message=f"{counted(len(cut), *what)} in several of the given folds: OOF numbers will flatter "
             f"({_first(evidence, cut)})",
             rows=evidence.ids(np.concatenate(cut)),
         )
