@@ -16,6 +16,7 @@ from PIL import Image
 from ray.tune.experiment import Trial as RayTrial
 from safetensors import safe_open
 from sklearn.datasets import load_digits
+from tier_plans import tier_plan
 
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.backbone import facts, family_of
@@ -47,9 +48,8 @@ from spine_ray.tune.crew import Refit, Undone, measure_costs, refit_members, sco
 from spine_ray.tune.failures import WorkFailedError
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.scheduler import ExactAsha
-from spine_ray.tune.suggester import SearchDomain
 from spine_ray.tune.tier import EventCallback, run_tier
-from spine_ray.tune.tier_plan import Refusal, TierPlan
+from spine_ray.tune.tier_plan import Refusal
 from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
 CLASSES = {"one": 1, "seven": 7, "zero": 0}
@@ -123,21 +123,9 @@ def climbed(study: Study, workers: Workers) -> Run:
 
 def run(study: Study, workers: Workers, **changes: Any) -> Run:
     events: list[Event] = []
-    refusals = run_tier(plan(**changes), study.order, workers, events.append)
+    plan = tier_plan(TIER, "random", FOLDS, describe=describe, **changes)
+    refusals = run_tier(plan, study.order, workers, events.append)
     return Run(events, refusals)
-
-
-def plan(**changes: Any) -> TierPlan:
-    values: dict[str, Any] = {
-        "domain": SearchDomain(
-            tier=TIER, weights="random", buildable=frozenset((each, SIDE) for each in TIER.backbones), seed=0
-        ),
-        "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3,
-        "control": None,
-        "deadline": None, "admit": lambda _, now: None, "describe": describe, "effort": lambda config: 1.0,
-        "patience": lambda config: 120.0,
-    }  # fmt: skip
-    return TierPlan(**{**values, **changes})
 
 
 def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
@@ -259,7 +247,12 @@ def test_a_trial_whose_worker_and_whose_thin_process_are_killed_ends_with_the_sa
         if isinstance(event, EpochDone) and event.step in (1, 2):
             os.kill(process_of(workers.crew[0]) if event.step == 1 else thin_process(), signal.SIGKILL)
 
-    run_tier(plan(starts=STARTS[:1], most_trials=1), study.order, workers, kill)
+    run_tier(
+        tier_plan(TIER, "random", FOLDS, describe=describe, starts=STARTS[:1], most_trials=1),
+        study.order,
+        workers,
+        kill,
+    )
     (trial,) = trials_from_events(events).values()
     assert trial.is_completed
     assert [event.step for event in events if isinstance(event, EpochDone)] == list(range(1, EPOCHS * FOLDS + 1))

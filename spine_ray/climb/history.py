@@ -12,6 +12,7 @@ import numpy.typing as npt
 from spine_ray.climb.choice import Choice, read_choice, stored_choice
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.ship import Shipped
+from spine_ray.data.counted import counted
 from spine_ray.ensemble.metrics import bootstrap_interval, row_losses
 from spine_ray.ensemble.selection import pooled_log_probs
 from spine_ray.ladder.evidence import Evidence
@@ -63,7 +64,7 @@ class Change:
     @property
     def lines(self) -> tuple[str, ...]:
         """The change in words, for a reader who knows the study."""
-        trials = "1 trial" if len(self.added) == 1 else f"{len(self.added)} trials"
+        trials = counted(len(self.added), "trial", "trials")
         lines = [f"{trials} added in {self.seconds:.0f} s, {self.device_seconds:.0f} s of them on workers"]
         if self.gain is None or self.log_loss_before is None:
             return tuple(lines)

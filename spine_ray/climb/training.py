@@ -11,6 +11,7 @@ from spine_ray.core.screen import Screening
 from spine_ray.core.soundness import BatchCheck, TrainingCheck
 from spine_ray.core.task import Task
 from spine_ray.core.views import Augmentation
+from spine_ray.data.counted import counted
 from spine_ray.data.findings import Audit, Finding, Level
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.view_check import MOSTLY_KEPT, ViewCheck
@@ -79,7 +80,8 @@ def training_findings(found: TrainingCheck, config: TrialConfig) -> tuple[Findin
     level: Level = "error" if views.is_destroyed else "fact"
     if not views.is_destroyed and views.kept_high is not None and views.kept_high < MOSTLY_KEPT:
         level = "warning"
-    told = f"{batch.rows} pictures in {batch.steps} steps: loss {batch.first_loss:.2f} to {batch.last_loss:.2f}"
+    size = f"{counted(batch.rows, 'picture', 'pictures')} in {counted(batch.steps, 'step', 'steps')}"
+    told = f"{size}: loss {batch.first_loss:.2f} to {batch.last_loss:.2f}"
     findings = [
         Finding(level=level, kind="augmentation", message=f"{views.sentence} ({config.backbone})"),
         Finding(

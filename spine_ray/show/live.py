@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from spine_ray.data.counted import counted
 from spine_ray.show.progress import TierProgress, TrialProgress
 from spine_ray.show.words import duration_text, fold_text, freeze_text, loss_text, one_line, share_text
 from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
@@ -86,7 +87,7 @@ class PlainProgress:
         """Write the tier's name, its question and how many trials are planned."""
         self._tier = TierProgress(name=name, question=question, planned=trials_planned)
         self._last_line = self._clock()
-        trials = "1 trial" if trials_planned == 1 else f"{trials_planned} trials"
+        trials = counted(trials_planned, "trial", "trials")
         self.say(f"{name}: {question} ({trials})")
 
     def event(self, event: Event) -> None:
@@ -210,7 +211,7 @@ def tier_line(tier: TierProgress) -> str:
     ended, running = len(tier.finished), len(tier.running)
     best = tier.best
     lowest = f", best log-loss {loss_text(best.ended.log_loss)}" if best and best.ended else ""
-    return f"{tier.name}: {ended} of {tier.planned} trials ended, {running} running{lowest}"
+    return f"{tier.name}: {ended} of {counted(tier.planned, 'trial', 'trials')} ended, {running} running{lowest}"
 
 
 def summary_line(tier: TierProgress) -> str:
@@ -254,12 +255,13 @@ def _started_line(event: TrialStarted) -> str:
     config = event.config
     which = "start recipe, " if event.is_start else ""
     shape = f"{config.resolution} px, freeze {freeze_text(config.freeze)}"
-    return f"  started   {event.trial_id}  {config.backbone}, {shape}, {which}{event.total_steps} epochs"
+    epochs = counted(event.total_steps, "epoch", "epochs")
+    return f"  started   {event.trial_id}  {config.backbone}, {shape}, {which}{epochs}"
 
 
 def _ended_line(trial: TrialProgress, event: TrialEnded) -> str:
     numbers = f"log-loss {loss_text(event.log_loss)}, accuracy {share_text(event.accuracy)}"
-    done = f"{event.step} of {trial.started.total_steps} epochs in {duration_text(event.seconds)}"
+    done = f"{event.step} of {counted(trial.started.total_steps, 'epoch', 'epochs')} in {duration_text(event.seconds)}"
     why = f": {event.reason}" if event.reason else ""
     return f"  {event.status:<9} {event.trial_id}  {numbers}, {done}{why}"
 
