@@ -63,17 +63,37 @@ def test_another_machine_finds_what_was_sent(open_mirror: Callable[[str], Mirror
     assert read_ledger(found.ledger) == [event(1), event(2)]
 
 
-def test_what_never_reached_the_uri_is_forgotten(open_mirror: Callable[[str], Mirror]) -> None:
-    here = open_mirror("here")
+def unsent(here: Mirror) -> None:
+    """Let a machine die with an event and the file that it names unsent."""
     paths = StudyPaths(here.folder)
     append_event(paths.ledger, event(1))
     here.send()
     append_event(paths.ledger, event(2))
     paths.oof("b").parent.mkdir(parents=True)
     paths.oof("b").write_bytes(b"unsent")
+
+
+def test_a_machine_that_comes_back_sends_what_it_could_not(open_mirror: Callable[[str], Mirror]) -> None:
+    unsent(open_mirror("here"))
+    again, there = open_mirror("here"), open_mirror("there-too")
+    again.fetch()
+    again.send()
+    there.fetch()
+    found = StudyPaths(there.folder)
+    assert read_ledger(found.ledger) == [event(1), event(2)]
+    assert found.oof("b").read_bytes() == b"unsent"
+
+
+def test_where_another_machine_went_on_the_uri_is_what_counts(open_mirror: Callable[[str], Mirror]) -> None:
+    unsent(open_mirror("here"))
+    there = open_mirror("there-too")
+    there.fetch()
+    append_event(StudyPaths(there.folder).ledger, event(3))
+    there.send()
     again = open_mirror("here")
     again.fetch()
-    assert read_ledger(paths.ledger) == [event(1)]
+    paths = StudyPaths(again.folder)
+    assert read_ledger(paths.ledger) == [event(1), event(3)]
     assert not paths.oof("b").exists()
 
 

@@ -92,7 +92,7 @@ class Mirror:
 
     Args:
         remote: The URI.
-        folder: The local folder; what is in it and not at the URI is removed by `fetch`.
+    folder: The local folder.
     """
 
     remote: Remote
@@ -103,26 +103,37 @@ class Mirror:
     _next_segment: int = 1
 
     def fetch(self) -> None:
-        """Make the folder what the URI is.
+        """Make the folder what the URI is, or leave it as it is where it has gone on from there.
+
+        A machine that comes back has what it could not send any more. Its folder is the newer one, unless another
+        machine went on in the meantime: then the URI is what counts.
 
         Raises:
             OSError: If the URI does not answer.
         """
         sizes = self.remote.sizes()
         segments = sorted(name for name in sizes if name.startswith(f"{_SEGMENTS}/"))
-        plain = {name for name in sizes if name not in segments}
+        plain = [name for name in sizes if name not in segments]
+        sent = b"".join(self.remote.get(name) for name in segments)
+        self._ledger_bytes = len(sent)
+        self._next_segment = 1 + max((int(Path(name).stem) for name in segments), default=0)
+        if sizes and self._has_gone_on(sent):
+            self.fetch_missing(self.folder / name for name in plain)
+            self._sent.clear()
+            return
         for path in list(_files(self.folder)):
             if path.relative_to(self.folder).as_posix() not in plain:
                 path.unlink()
-        for name in sorted(plain):
+        for name in plain:
             self._fetch(name, sizes[name])
-        ledger = b"".join(self.remote.get(name) for name in segments)
-        if segments:
-            replace_bytes(StudyPaths(self.folder).ledger, ledger)
-        else:
-            StudyPaths(self.folder).ledger.unlink(missing_ok=True)
-        self._ledger_bytes = len(ledger)
-        self._next_segment = 1 + max((int(Path(name).stem) for name in segments), default=0)
+        ledger = StudyPaths(self.folder).ledger
+        ledger.unlink(missing_ok=True)
+        if sent:
+            replace_bytes(ledger, sent)
+
+    def _has_gone_on(self, sent: bytes) -> bool:
+        ledger = StudyPaths(self.folder).ledger
+        return ledger.exists() and len(found := ledger.read_bytes()) > len(sent) and found.startswith(sent)
 
     def fetch_missing(self, paths: Iterable[Path]) -> None:
         """Fetch those files of the folder that are not there: another machine sent them.
