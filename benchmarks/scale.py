@@ -1,6 +1,7 @@
 """What the driver of a large search takes: time a result, memory, and how busy it keeps its workers.
 
     python -m benchmarks.scale --trials 10000 --slots 256     # the driver on a simulated clock, no Ray
+    python -m benchmarks.scale --known 9000 --slots 256       # only the last 1,000 of 10,000: a tenth of the time
     python -m benchmarks.scale --actors 32 --trials 300       # Ray Tune's own part: real actors that train nothing
 
 The first needs minutes and says what it left out (`benchmarks/scale_driver.py`); the second starts a process an actor.
@@ -19,7 +20,6 @@ import numpy as np
 from benchmarks.curves import read_curves
 from benchmarks.scale_driver import Load, Meter, Simulation, simulate
 from spine_ray.space.load import load_space
-from spine_ray.study.events import EpochDone
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.tables import write_trials
 from spine_ray.study.trials import trials_from_events
@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n")[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--slots", type=int, default=256, help="simulated workers")
+    parser.add_argument("--known", type=int, default=0, help="of the trials, those that are there before")
     parser.add_argument("--epoch", type=float, default=60.0, metavar="S", help="simulated seconds of an epoch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tracked", type=int, default=200, help="trials whose events go to MLflow")
@@ -55,6 +56,7 @@ def main() -> None:
         ray_result_s=RAY_RESULT_MS / 1000,
         ray_trial_s=RAY_TRIAL_MS / 1000,
         is_cpu_time=given.cpu_time,
+        known=given.known,
         tracked=given.tracked,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -81,14 +83,17 @@ def _simulated(load: Load, folder: Path) -> None:
 
 def _tell(load: Load, played: Simulation, took: float, used: float) -> None:
     meter = played.meter
-    results = sum(isinstance(event, EpochDone) for event in played.known.events)
+    results, fresh = len(meter.result_s), load.trials - load.known
     statuses = Counter(trial.status for trial in played.known.trials.values())
     told = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    print(f"{load.trials} trials on {load.slots} slots, epochs of {load.epoch_s:g} s: {told}; {results} results")
+    print(
+        f"{load.trials} trials on {load.slots} slots, epochs of {load.epoch_s:g} s: {told}; "
+        f"{results} results of the last {fresh} were measured"
+    )
     print(f"simulated {played.now() / 3600:.1f} h in {took:.0f} s ({used:.0f} s of the processor)")
     for name, seconds in (("suggestion", meter.suggest_s), ("result", meter.result_s), ("end", meter.end_s)):
         print(f"  {name:<10} {_spread(seconds)}")
-    a_result, a_trial = (1000 * meter.driver_s / count for count in (results, load.trials))
+    a_result, a_trial = (1000 * meter.driver_s / count for count in (results, fresh))
     print(
         f"driver {a_result:.1f} ms a result, {a_trial:.1f} ms a trial, beside Ray's "
         f"{1000 * load.ray_result_s:g} a result and {1000 * load.ray_trial_s:g} a trial"

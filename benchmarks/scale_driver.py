@@ -8,6 +8,7 @@ Left out is Ray itself: its own time is added as a constant, measured by `benchm
 
 import heapq
 import io
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,12 +32,14 @@ from spine_ray.ladder.budget import Budget
 from spine_ray.show.live import PlainProgress
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import Space
-from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted, event_to_dict
 from spine_ray.study.ledger import append_event
 from spine_ray.study.paths import StudyPaths
 from spine_ray.track.mlflow_log import Tracker
+from spine_ray.tune.rehearsal import Clock, rehearse_tier
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import TierSearcher
+from spine_ray.tune.suggester import draw
 from spine_ray.tune.tier_plan import TierPlan
 
 ROWS, CLASSES = 1500, 10
@@ -57,6 +60,8 @@ class Load:
     """Ray's own time for a trial that starts on a warm worker, s of the driver."""
     is_cpu_time: bool
     """Whether the driver's time is its thread's processor time; else it is wall time, with what else runs here."""
+    known: int
+    """Trials of these that the study holds before: drawn blindly, in no time, nothing of it measured."""
     tracked: int
     """Trials whose events go to MLflow: the writer takes its time, and the clock does not wait for it."""
 
@@ -134,6 +139,7 @@ class Simulation:
 
     def run(self, plan: TierPlan, question: str) -> None:
         """Carry the tier out as Ray Tune's loop would: a trial if a worker is free, then a result if one is there."""
+        plan = self._come_back(plan) if self.load.known else plan
         starts = {config.trial_id for config in plan.starts}
 
         def describe(config: TrialConfig) -> dict[str, Any]:
@@ -158,6 +164,20 @@ class Simulation:
                 self._clock = max(self._clock, ends)
                 if self._goes_on(searcher, scheduler, running):
                     self._train(waiting, place, running)
+
+    def _come_back(self, plan: TierPlan) -> TierPlan:
+        """Return the plan of a search that was interrupted after so many trials and continues."""
+
+        def script(config: TrialConfig) -> list[EpochDone]:
+            return self.curves.draw(config, self.load.seed, self.load.epoch_s)
+
+        blind = replace(
+            plan, most_trials=self.load.known, ask=draw, admit=lambda config, now: None, effort=lambda config: 1.0
+        )
+        rehearse_tier(blind, self.load.slots, Clock(0.0), script, self.known.events.append)
+        lines = [json.dumps(event_to_dict(event)) + "\n" for event in self.known.events]
+        self.paths.ledger.write_text("".join(lines))
+        return replace(plan, known=self.known.of_tier(plan.domain.tier))
 
     def _train(self, waiting: list[tuple[float, int, _Running]], place: int, running: _Running) -> None:
         seconds = running.epochs[running.done].seconds

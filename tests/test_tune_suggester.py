@@ -190,7 +190,7 @@ def test_the_sampler_remembers_what_has_ended_however_many_trials_run() -> None:
     bad = [Outcome(config(where, "test_resnet", lr=1 + 0.01 * n), "completed", 8, 2.0) for n in range(30)]
     crowd = [Outcome(each, "running") for each in itertools.islice(draw(where, [], 0), 1000)]
     remembered = _remembered(where, [*good, *bad, *crowd])
-    assert remembered == [*good, *bad, *crowd[-100:]]
+    assert remembered == [*good, *bad, *crowd[-50:]]
     found = Counter(asked(where, [*good, *bad, *crowd], 1060 + number)[0].backbone for number in range(12))
     assert found["test_efficientnet"] > 8  # against a third by chance
 

@@ -4,18 +4,20 @@ Each suggestion is a function of (seed, its number, what is known of the tier's 
 the records each time, so that a search that died goes on as if it had not.
 """
 
+import copy
 import functools
 import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from spine_ray.core.seeds import derive_seed
 from spine_ray.space.config import TrialConfig
@@ -34,8 +36,16 @@ _LED = 5
 """Suggestions after the start recipes that lean to what was screened best; the sampler would draw them blindly."""
 _CHEAPER = 0.5
 """Of several suggestions, one that costs a quarter is taken twice as readily (docs/log.md)."""
-_REMEMBERED, _AWAITED = 200, 100
+_REMEMBERED, _AWAITED = 200, 50
 """Most trials the sampler is built from: the newest that have ended, and the newest that have not."""
+_STATES = {
+    "running": TrialState.RUNNING,
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+"""Optuna's word for what became of a trial."""
+_NO_TIME = datetime(1970, 1, 1)
 _ROUNDING = 0.01
 """Relative distance beyond a bound that rounding to three digits can explain."""
 
@@ -185,10 +195,10 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> I
     study = optuna.create_study(direction="minimize")
     told = (_record(domain, outcome) for outcome in (*_taught(domain, outcomes), *_remembered(domain, outcomes)))
     study.add_trials([record for record in told if record is not None])
-    names, together = _backbones(domain), dict[str, BaseDistribution]()
+    names, kept = _backbones(domain), dict[Any, Any]()
     for attempt in itertools.count():
         seed = derive_seed(domain.seed, "suggest", domain.tier.name, number, attempt) % 2**32
-        study.sampler = RandomSampler(seed=seed) if attempt >= _ASKS else _Sampler(seed, together)
+        study.sampler = RandomSampler(seed=seed) if attempt >= _ASKS else _Sampler(seed, kept)
         if attempt < _ASKS and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
             study.enqueue_trial({"backbone": led})
         asked = study.ask({**_shared_distributions(domain), **_recipe_distributions(domain)})
@@ -198,16 +208,27 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> I
 
 
 class _Sampler(TPESampler):
-    """Finds what the records have in common once for all suggestions asked from them: that takes as long as asking."""
+    """Works out once, for all suggestions asked from the same records, what does not depend on its own luck.
 
-    def __init__(self, seed: int, together: dict[str, BaseDistribution]) -> None:
+    `_build_parzen_estimator` is Optuna's own affair: were it gone, suggestions would only take longer.
+    """
+
+    def __init__(self, seed: int, kept: dict[Any, Any]) -> None:
         super().__init__(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)
-        self._together = together
+        self._kept = kept
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if not self._together:
-            self._together.update(super().infer_relative_search_space(study, trial))
-        return self._together
+        if "space" not in self._kept:
+            self._kept["space"] = super().infer_relative_search_space(study, trial)
+        return cast("dict[str, BaseDistribution]", self._kept["space"])
+
+    def _build_parzen_estimator(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution], trials: list[Any], handle_below: bool
+    ) -> Any:
+        key = (*search_space, handle_below)
+        if key not in self._kept:
+            self._kept[key] = super()._build_parzen_estimator(study, search_space, trials, handle_below)
+        return self._kept[key]
 
 
 def _config_of(domain: SearchDomain, asked: optuna.Trial) -> TrialConfig:
@@ -289,20 +310,34 @@ def _led_backbone(domain: SearchDomain, names: Sequence[str], seed: int) -> str 
     return random.Random(seed).choices(ranked, weights)[0]
 
 
+class _Record(FrozenTrial):
+    """What the sampler is told of an outcome. Nobody changes its values, so its study need not copy them."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Record":
+        return copy.copy(self)
+
+
 @functools.lru_cache(maxsize=4 * (_REMEMBERED + _AWAITED))
-def _record(domain: SearchDomain, outcome: Outcome) -> FrozenTrial | None:
+def _record(domain: SearchDomain, outcome: Outcome) -> _Record | None:
     """Return an outcome as the sampler is told of it; None where another space's trial has values beyond this one's."""
     described = _described(domain, outcome.config)
     if described is None:
         return None
-    if outcome.state == "running":
-        return create_trial(state=TrialState.RUNNING, **described)
-    loss = outcome.log_loss
-    if loss is None or not math.isfinite(loss) or outcome.state == "failed":
-        return create_trial(state=TrialState.FAIL, **described)
-    if outcome.state == "stopped":
-        return create_trial(state=TrialState.PRUNED, intermediate_values={outcome.step: loss}, **described)
-    return create_trial(state=TrialState.COMPLETE, value=loss, **described)
+    state, loss = _STATES[outcome.state], outcome.log_loss
+    if state != TrialState.RUNNING and (loss is None or not math.isfinite(loss)):
+        state = TrialState.FAIL
+    return _Record(
+        number=-1,
+        trial_id=-1,
+        state=state,
+        value=loss if state == TrialState.COMPLETE else None,
+        intermediate_values={outcome.step: loss} if state == TrialState.PRUNED and loss is not None else {},
+        datetime_start=_NO_TIME,
+        datetime_complete=None if state == TrialState.RUNNING else _NO_TIME,
+        user_attrs={},
+        system_attrs={},
+        **described,
+    )
 
 
 def _described(domain: SearchDomain, config: TrialConfig) -> dict[str, Any] | None:
@@ -342,32 +377,12 @@ def _resolutions(domain: SearchDomain, backbone: str) -> tuple[str, list[int]]:
     return name, choices
 
 
-class _Kept:
-    """A distribution of which there is one: the sampler's study would copy it with every trial, and compare copies."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Kept":
-        return self
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or super().__eq__(other)
-
-    __hash__ = BaseDistribution.__hash__
-
-
-class _Choice(_Kept, CategoricalDistribution):
-    pass
-
-
-class _Range(_Kept, FloatDistribution):
-    pass
-
-
 @functools.lru_cache(maxsize=16)
 def _shared_distributions(domain: SearchDomain) -> dict[str, BaseDistribution]:
     """Return what every suggestion chooses, whatever its backbone."""
     return {
-        "backbone": _Choice(_backbones(domain)),
-        "freeze": _Choice(domain.tier.freezes),
+        "backbone": CategoricalDistribution(_backbones(domain)),
+        "freeze": CategoricalDistribution(domain.tier.freezes),
     }
 
 
@@ -376,8 +391,8 @@ def _recipe_distributions(domain: SearchDomain) -> dict[str, BaseDistribution]:
     distributions: dict[str, BaseDistribution] = {}
     for name, searched in searched_fields(domain.tier).items():
         if isinstance(searched, Choice):
-            distributions[name] = _Choice(searched.values)
+            distributions[name] = CategoricalDistribution(searched.values)
         else:
             is_log = not isinstance(searched, Uniform)
-            distributions[name] = _Range(searched.low, searched.high, log=is_log)
+            distributions[name] = FloatDistribution(searched.low, searched.high, log=is_log)
     return distributions
