@@ -1,10 +1,12 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from spine_ray.study import remote
 from spine_ray.study.events import EpochDone
-from spine_ray.study.ledger import append_event, read_ledger
+from spine_ray.study.ledger import append_event
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.remote import Mirror, Remote, is_remote
 from tests.object_store import ObjectStore
@@ -15,6 +17,10 @@ def event(step: int) -> EpochDone:
         trial_id="t", step=step, fold=0, epoch=step, train_loss=1.0, log_loss=1.0, accuracy=0.5, seconds=1.0,
         train_images=1, train_images_s=1.0, score_images_s=1.0, peak_mb=1.0, views=1, micro_batch=1, note="",
     )  # fmt: skip
+
+
+def steps_in(ledger: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in ledger.read_text().splitlines()]
 
 
 @pytest.fixture(params=["s3", "file"])
@@ -60,7 +66,7 @@ def test_another_machine_finds_what_was_sent(open_mirror: Callable[[str], Mirror
     found = StudyPaths(there.folder)
     assert found.oof("a").read_bytes() == b"logits"
     assert found.record.read_text() == '{"seed": 1}'
-    assert read_ledger(found.ledger) == [event(1), event(2)]
+    assert steps_in(found.ledger) == [1, 2]
 
 
 def unsent(here: Mirror) -> None:
@@ -80,7 +86,7 @@ def test_a_machine_that_comes_back_sends_what_it_could_not(open_mirror: Callable
     again.send()
     there.fetch()
     found = StudyPaths(there.folder)
-    assert read_ledger(found.ledger) == [event(1), event(2)]
+    assert steps_in(found.ledger) == [1, 2]
     assert found.oof("b").read_bytes() == b"unsent"
 
 
@@ -93,7 +99,7 @@ def test_where_another_machine_went_on_the_uri_is_what_counts(open_mirror: Calla
     again = open_mirror("here")
     again.fetch()
     paths = StudyPaths(again.folder)
-    assert read_ledger(paths.ledger) == [event(1), event(3)]
+    assert steps_in(paths.ledger) == [1, 3]
     assert not paths.oof("b").exists()
 
 
@@ -107,7 +113,7 @@ def test_the_ledger_goes_on_where_another_machine_left_it(open_mirror: Callable[
     there.send()
     last = open_mirror("third")
     last.fetch()
-    assert read_ledger(StudyPaths(last.folder).ledger) == [event(1), event(2)]
+    assert steps_in(StudyPaths(last.folder).ledger) == [1, 2]
 
 
 def test_half_a_line_waits_for_its_end(open_mirror: Callable[[str], Mirror]) -> None:
@@ -119,7 +125,7 @@ def test_half_a_line_waits_for_its_end(open_mirror: Callable[[str], Mirror]) -> 
     here.send()
     there = open_mirror("there-too")
     there.fetch()
-    assert read_ledger(StudyPaths(there.folder).ledger) == [event(1)]
+    assert steps_in(StudyPaths(there.folder).ledger) == [1]
 
 
 def test_what_belongs_to_one_machine_stays_there(open_mirror: Callable[[str], Mirror]) -> None:
@@ -127,7 +133,7 @@ def test_what_belongs_to_one_machine_stays_there(open_mirror: Callable[[str], Mi
     paths = StudyPaths(here.folder)
     paths.ray.mkdir(parents=True)
     (paths.ray / "big").write_bytes(b"state")
-    for path in (paths.lock, paths.tracking, paths.spool, here.folder / ".study.json.1.part"):
+    for path in (paths.lock, paths.holder, paths.tracking, here.folder / ".study.json.1.part"):
         path.write_bytes(b"mine")
     here.send()
     assert here.remote.sizes() == {}
@@ -142,7 +148,7 @@ def test_what_an_event_names_is_sent_before_the_event(object_store: ObjectStore,
     object_store.requests.clear()
     here.send()
     written = [each.path.rpartition("one/")[2] for each in object_store.requests if each.method == "PUT"]
-    assert written == ["oof/a.parquet", "ledger/00000001.jsonl"]
+    assert written == ["oof/a.parquet", "ledger/000000000000000.jsonl"]
 
 
 def test_a_small_file_is_one_request_and_what_has_not_changed_is_none(
@@ -161,13 +167,49 @@ def test_a_small_file_is_one_request_and_what_has_not_changed_is_none(
 
 
 def test_a_file_that_another_machine_sent_is_fetched_when_it_is_needed(open_mirror: Callable[[str], Mirror]) -> None:
-    here, worker = open_mirror("here"), open_mirror("worker")
-    sent = StudyPaths(worker.folder).oof("a")
-    sent.parent.mkdir(parents=True)
-    sent.write_bytes(b"logits")
-    worker.send_file(sent)
+    here = open_mirror("here")
+    here.remote.put("oof/a.parquet", b"logits")
     wanted = StudyPaths(here.folder).oof("a")
     here.fetch_missing([wanted])
     assert wanted.read_bytes() == b"logits"
     with pytest.raises(OSError, match=r"oof/b\.parquet"):
         here.fetch_missing([StudyPaths(here.folder).oof("b")])
+
+
+def test_many_segments_become_one_and_say_the_same(
+    open_mirror: Callable[[str], Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_MOST_SEGMENTS", 3)
+    here = open_mirror("here")
+    for step in range(5):
+        append_event(StudyPaths(here.folder).ledger, event(step))
+        here.send()
+    assert sum(name.startswith("ledger/") for name in here.remote.sizes()) == 5
+    there = open_mirror("there-too")
+    there.fetch()
+    assert sum(name.startswith("ledger/") for name in here.remote.sizes()) == 1
+    assert steps_in(StudyPaths(there.folder).ledger) == [0, 1, 2, 3, 4]
+
+
+def test_a_segment_that_stands_in_an_earlier_one_is_not_read_twice(open_mirror: Callable[[str], Mirror]) -> None:
+    here = open_mirror("here")
+    ledger = StudyPaths(here.folder).ledger
+    for step in range(2):
+        append_event(ledger, event(step))
+        here.send()
+    here.remote.put("ledger/000000000000000.jsonl", ledger.read_bytes())  # made one, and died before the other went
+    there = open_mirror("there-too")
+    there.fetch()
+    assert steps_in(StudyPaths(there.folder).ledger) == [0, 1]
+
+
+def test_checkpoints_of_trials_that_are_over_are_swept_and_none_is_fetched(
+    open_mirror: Callable[[str], Mirror],
+) -> None:
+    here = open_mirror("here")
+    for name in ("over", "running"):
+        here.remote.put(f"checkpoints/{name}.safetensors", b"state")
+    here.fetch()
+    assert not StudyPaths(here.folder).checkpoints.exists()
+    here.sweep(["running"])
+    assert list(here.remote.sizes()) == ["checkpoints/running.safetensors"]

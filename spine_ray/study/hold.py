@@ -126,6 +126,17 @@ def holder_of(paths: StudyPaths) -> Holder | None:
         return None
 
 
+def this_process() -> Holder:
+    """Return this process as the holder of a new hold."""
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=_machine(),
+        token=uuid.uuid4().hex,
+    )
+
+
 def _open(path: Path) -> tuple[int, bool | None]:
     """Open the lock file, and return whether the kernel's lock on it is ours; None where there are no such locks."""
     while True:
@@ -147,13 +158,7 @@ def _take(paths: StudyPaths, lock: int, is_locked: bool | None) -> tuple[Holder,
         raise StudyHeldError(
             f"{paths.root} is being written to by {who}; wait until it has ended, or name another study"
         )
-    mine = Holder(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=_machine(),
-        token=uuid.uuid4().hex,
-    )
+    mine = this_process()
     _enter(paths, lock, mine)
     if is_locked is None:
         time.sleep(SETTLE_S)

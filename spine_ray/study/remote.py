@@ -1,12 +1,15 @@
 """A study at a URI: worked on in a local folder, sent there in few requests, fetched from there to go on.
 
-An object store cannot append, so there the ledger is a folder of segments, each written once. Everything else lies
-under the same names as in a folder. What an event names is sent before the event, so whoever opens the URI finds a
-whole study, at most some seconds old.
+An object store cannot append, so there the ledger is a folder of segments, each named by its first byte's place in the
+whole. Everything else lies under the same names as in a folder. What an event names is sent before the event, so
+whoever opens the URI finds a whole study, at most some seconds old.
 """
 
 import os
-from collections.abc import Iterable
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,11 +19,27 @@ from pyarrow import fs
 
 from spine_ray.study.paths import StudyPaths, replace_bytes
 
-_KEPT_HERE = ("ray", "mlflow.db", "mlflow.spool.jsonl", "study.lock", "ledger.jsonl")
+LEASE = "lease.json"
+"""Names the search that holds the study at a URI."""
+_KEPT_HERE = (
+    "ray",
+    "mlflow.db",
+    "study.lock",
+    "study.holder",
+    "study.fence",
+    "ledger.jsonl",
+    "copies",
+    "damaged",
+    "checkpoints",
+)
 """What stays in the local folder, or goes another way."""
 _WRITTEN_ONCE = ("oof", "weights")
 """Folders whose files are never written twice: those of the right size need not be fetched again."""
-_SEGMENTS = "ledger"
+_SEGMENTS, _CHECKPOINTS = "ledger", "checkpoints"
+_MOST_SEGMENTS = 64
+"""More than these become one when a study is opened."""
+_AT_ONCE = 16
+"""Files that are fetched at the same time."""
 _Stamp = tuple[int, int]
 """Size in bytes and time of change, ns."""
 
@@ -79,9 +98,20 @@ class Remote:
             content: bytes = stream.read()
         return content
 
-    def sizes(self) -> dict[str, int]:
-        """Return the size of every file, bytes, by name relative to the URI; empty where there is nothing."""
-        chosen = fs.FileSelector(self.root, allow_not_found=True, recursive=True)
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            OSError: If the URI does not answer.
+        """
+        try:
+            self.store.delete_file(f"{self.root}/{name}")
+        except FileNotFoundError:
+            return
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Return the size of every file in a folder, bytes, by name relative to the URI; empty where there is none."""
+        chosen = fs.FileSelector(f"{self.root}/{folder}".rstrip("/"), allow_not_found=True, recursive=True)
         files = [each for each in self.store.get_file_info(chosen) if each.type == fs.FileType.File]
         return {each.path[len(self.root) :].lstrip("/"): int(each.size) for each in files}
 
@@ -90,9 +120,11 @@ class Remote:
 class Mirror:
     """The local folder of a study at a URI, and how much of it is there already.
 
+    Safe to use from two threads: one that sends, one that fetches what other machines have sent.
+
     Args:
         remote: The URI.
-    folder: The local folder.
+        folder: The local folder.
     """
 
     remote: Remote
@@ -100,23 +132,22 @@ class Mirror:
     _sent: dict[str, _Stamp] = field(default_factory=dict)
     _ledger_bytes: int = 0
     """Of the local ledger that stand in segments."""
-    _next_segment: int = 1
+    _sending: threading.Lock = field(default_factory=threading.Lock)
 
     def fetch(self) -> None:
         """Make the folder what the URI is, or leave it as it is where it has gone on from there.
 
         A machine that comes back has what it could not send any more. Its folder is the newer one, unless another
-        machine went on in the meantime: then the URI is what counts.
+        machine went on in the meantime: then the URI is what counts. Checkpoints stay where they are.
 
         Raises:
             OSError: If the URI does not answer.
         """
-        sizes = self.remote.sizes()
+        sizes = {name: size for name, size in self.remote.sizes().items() if name != LEASE}
         segments = sorted(name for name in sizes if name.startswith(f"{_SEGMENTS}/"))
-        plain = [name for name in sizes if name not in segments]
-        sent = b"".join(self.remote.get(name) for name in segments)
+        plain = [name for name in sizes if name not in segments and not name.startswith(f"{_CHECKPOINTS}/")]
+        sent = self._read_segments(segments)
         self._ledger_bytes = len(sent)
-        self._next_segment = 1 + max((int(Path(name).stem) for name in segments), default=0)
         if sizes and self._has_gone_on(sent):
             self.fetch_missing(self.folder / name for name in plain)
             self._sent.clear()
@@ -124,16 +155,44 @@ class Mirror:
         for path in list(_files(self.folder)):
             if path.relative_to(self.folder).as_posix() not in plain:
                 path.unlink()
-        for name in plain:
-            self._fetch(name, sizes[name])
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda name: self._fetch(name, sizes[name]), plain))
+        shutil.rmtree(self.folder / "copies", ignore_errors=True)
         ledger = StudyPaths(self.folder).ledger
         ledger.unlink(missing_ok=True)
         if sent:
             replace_bytes(ledger, sent)
 
+    def _read_segments(self, segments: Sequence[str]) -> bytes:
+        """Return the ledger that stands in segments; where these are many, make them one.
+
+        One that begins before the end of those before it stands in them already: its deletion was cut off.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            contents = list(pool.map(self.remote.get, segments))
+        whole = b""
+        for name, content in zip(segments, contents, strict=True):
+            if int(Path(name).stem) == len(whole):
+                whole += content
+        if len(segments) > _MOST_SEGMENTS:
+            self.remote.put(_segment(0), whole)
+            for name in segments[1:]:
+                self.remote.delete(name)
+        return whole
+
     def _has_gone_on(self, sent: bytes) -> bool:
         ledger = StudyPaths(self.folder).ledger
         return ledger.exists() and len(found := ledger.read_bytes()) > len(sent) and found.startswith(sent)
+
+    def sweep(self, unfinished: Iterable[str]) -> None:
+        """Remove the checkpoints of trials that are over.
+
+        Raises:
+            OSError: If the URI does not answer.
+        """
+        kept = {f"{_CHECKPOINTS}/{StudyPaths(self.folder).checkpoint(name).name}" for name in unfinished}
+        for name in self.remote.sizes(_CHECKPOINTS).keys() - kept:
+            self.remote.delete(name)
 
     def fetch_missing(self, paths: Iterable[Path]) -> None:
         """Fetch those files of the folder that are not there: another machine sent them.
@@ -141,9 +200,10 @@ class Mirror:
         Raises:
             OSError: If one is not at the URI either.
         """
-        for path in paths:
-            if not path.exists():
-                self._fetch(path.relative_to(self.folder).as_posix(), None)
+        with self._sending:
+            for path in paths:
+                if not path.exists():
+                    self._fetch(path.relative_to(self.folder).as_posix(), None)
 
     def send(self) -> None:
         """Send what has changed in the folder since the last time, the ledger's new lines last.
@@ -151,22 +211,14 @@ class Mirror:
         Raises:
             OSError: If the URI does not take it; the next call sends it again.
         """
-        # Read first: what these lines name is in the folder by now, and so is sent before them.
-        lines = self._new_lines()
-        for path in _files(self.folder):
-            self._send(path)
-        if lines:
-            self.remote.put(f"{_SEGMENTS}/{self._next_segment:08d}.jsonl", lines)
-            self._next_segment += 1
-            self._ledger_bytes += len(lines)
-
-    def send_file(self, path: Path) -> None:
-        """Send one file of the folder, at once.
-
-        Raises:
-            OSError: If the URI does not take it.
-        """
-        self._send(path)
+        with self._sending:
+            # Read first: what these lines name is in the folder by now, and so is sent before them.
+            lines = self._new_lines()
+            for path in _files(self.folder):
+                self._send(path)
+            if lines:
+                self.remote.put(_segment(self._ledger_bytes), lines)
+                self._ledger_bytes += len(lines)
 
     def _new_lines(self) -> bytes:
         """Return the ledger's whole lines that stand in no segment."""
@@ -190,6 +242,11 @@ class Mirror:
         if not is_here:
             replace_bytes(path, self.remote.get(name))
         self._sent[name] = _stamp(path)
+
+
+def _segment(start: int) -> str:
+    """Name the ledger's segment that begins at a byte."""
+    return f"{_SEGMENTS}/{start:015d}.jsonl"
 
 
 def _files(folder: Path) -> Iterable[Path]:
