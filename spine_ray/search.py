@@ -79,7 +79,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="pictures may lie anywhere in DIR; default: the data's own folder"
     )
-    parser.add_argument("--study", type=Path, help="folder of the study; default: studies/SPACE-DATA")
+    parser.add_argument("--study", help="folder of the study, or s3://, gs://; default: studies/SPACE-DATA")
     parser.add_argument("--budget", help="wall time, such as 30m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the space")
     parser.add_argument("--weights", help="auto, pretrained, random, or a folder of safetensors")

@@ -7,10 +7,10 @@ from spine_ray.study.checkpoint import (
     CONTROL,
     Checkpoint,
     read_checkpoint,
-    remove_checkpoint,
     sweep_checkpoints,
     write_checkpoint,
 )
+from spine_ray.study.depot import Depot
 from spine_ray.study.hold import LostHoldError, held
 from spine_ray.study.paths import StudyPaths, temporary_name
 
@@ -30,7 +30,7 @@ def paths(tmp_path: Path) -> StudyPaths:
 
 def write(paths: StudyPaths, name: str = "a") -> None:
     with held(paths) as hold:
-        write_checkpoint(paths, hold.token, name, Checkpoint(ABOUT, ARRAYS))
+        write_checkpoint(Depot(paths, hold.token, None), name, Checkpoint(ABOUT, ARRAYS))
 
 
 def test_a_checkpoint_comes_back_bit_by_bit(paths: StudyPaths) -> None:
@@ -52,7 +52,6 @@ def test_a_newer_checkpoint_takes_the_place_of_the_older_and_leaves_nothing_else
 
 def test_a_trial_without_a_checkpoint_has_none(paths: StudyPaths) -> None:
     assert read_checkpoint(paths, "a") is None
-    remove_checkpoint(paths, "a")
     sweep_checkpoints(paths, set())
 
 
@@ -84,7 +83,7 @@ def test_who_lost_the_hold_replaces_nothing(paths: StudyPaths) -> None:
     write(paths)
     before = paths.checkpoint("a").read_bytes()
     with pytest.raises(LostHoldError, match="another search holds"):
-        write_checkpoint(paths, hold.token, "a", Checkpoint({}, ARRAYS))
+        write_checkpoint(Depot(paths, hold.token, None), "a", Checkpoint({}, ARRAYS))
     assert paths.checkpoint("a").read_bytes() == before
     assert list(paths.checkpoints.iterdir()) == [paths.checkpoint("a")]
 

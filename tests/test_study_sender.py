@@ -5,7 +5,7 @@ import pytest
 
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.remote import Mirror, Remote
-from spine_ray.study.sender import Sender
+from spine_ray.study.sender import NotSentError, Sender
 
 
 def mirror_of(tmp_path: Path, there: str) -> Mirror:
@@ -37,7 +37,7 @@ def test_a_uri_that_does_not_take_the_study_is_said_at_the_end_with_where_it_is(
     mirror = mirror_of(tmp_path, "taken/study")
     StudyPaths(mirror.folder).record.write_text("{}")
     sender = Sender(mirror, pause_s=1000.0)
-    with pytest.raises(ConnectionError, match=r"lacks the last of the study .*whole in .*here"):
+    with pytest.raises(NotSentError, match=r"lacks the last of the study .*whole in .*here"):
         sender.close()
 
 

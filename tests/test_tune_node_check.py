@@ -11,7 +11,16 @@ import ray
 from ray.cluster_utils import Cluster
 
 from spine_ray.tune import node_check
-from spine_ray.tune.node_check import Findings, NodeNeeds, NodeProbe, NodeReport, _compare_clock, check_nodes, versions
+from spine_ray.tune.node_check import (
+    Findings,
+    NodeNeeds,
+    NodeProbe,
+    NodeReport,
+    _compare_clock,
+    _see_what_it_wrote,
+    check_nodes,
+    versions,
+)
 from spine_ray.tune.order import WorkOrder
 
 pytestmark = pytest.mark.timeout(240)
@@ -82,7 +91,7 @@ def test_a_gpu_that_is_offered_and_not_there_is_the_one_problem_of_its_node(repo
     heavy = of_tier(reports, "heavy")
     assert heavy.problems == ("offers 1 GPUs, and torch sees 0",)
     assert heavy.line.endswith("NOT ready: offers 1 GPUs, and torch sees 0")
-    assert {f"{len(versions())} versions as here", "1 files of weights", f"{CPUS} CPUs"} <= set(heavy.seen)
+    assert {f"{len(versions())} versions as here", "1 files of weights within reach", f"{CPUS} CPUs"} <= set(heavy.seen)
 
 
 @pytest.mark.skipif(CPUS < 2, reason="one thread is all there is")
@@ -91,9 +100,19 @@ def test_a_node_that_was_started_with_one_thread_is_told(reports: tuple[NodeRepo
     assert light.problems == (f"was started with OMP_NUM_THREADS=1, and a worker has {CPUS} threads",)
 
 
-def test_a_study_that_every_node_keeps_for_itself_is_told(cluster: Cluster, order: WorkOrder) -> None:
-    told = of_tier(check_nodes(replace(order, study="memory://study"), None), "head")  # type: ignore[arg-type]
-    assert told.problems == ("what it writes to the study does not arrive here: memory://study is not shared",)
+def test_a_study_at_a_uri_takes_what_every_node_writes(cluster: Cluster, order: WorkOrder, tmp_path: Path) -> None:
+    told = of_tier(check_nodes(replace(order, uri=(tmp_path / "far").as_uri()), None), "head")
+    assert "study shared" in told.seen
+    assert list((tmp_path / "far").iterdir()) == []
+
+
+def test_a_study_that_a_node_keeps_for_itself_is_told(tmp_path: Path) -> None:
+    found = Findings(has_written=True)  # into a folder of the same name, on its own machine
+    _see_what_it_wrote(NODE, needs(tmp_path), found)
+    assert found.problems == [
+        f"what it writes to the study does not arrive here: {tmp_path} is a folder of this machine alone; name s3://, "
+        "gs:// or a folder that all machines mount"
+    ]
 
 
 def test_a_clock_that_is_far_off_is_told(cluster: Cluster) -> None:
@@ -120,7 +139,9 @@ NODE = "a" * 56
 
 
 def needs(folder: Path, **changes: object) -> NodeNeeds:
-    plain = NodeNeeds(token=b"token", study=str(folder), data=None, weights=(), versions=versions(), threads=1)
+    plain = NodeNeeds(
+        token=b"token", study=str(folder), data=None, driver="", weights=(), versions=versions(), threads=1
+    )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -157,14 +178,15 @@ def test_data_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "nosuch" in told
 
 
-def test_weights_that_are_missing_or_others_are_told(tmp_path: Path) -> None:
-    here = tmp_path / "here.safetensors"
-    here.write_bytes(b"1234")
-    given = needs(tmp_path, weights=(("test_vit", str(here), 5), ("test_resnet", str(tmp_path / "gone"), 5)))
-    assert problems(given) == [
-        f"the weights of test_vit at {here} are others than the driver's",
-        f"the weights of test_resnet are not at {tmp_path / 'gone'}",
-    ]
+def test_weights_that_do_not_arrive_from_the_driver_are_told(cluster: Cluster, tmp_path: Path) -> None:
+    driver, file = ray.get_runtime_context().get_node_id(), tmp_path / "there.safetensors"
+    file.write_bytes(b"1234")
+    given = needs(tmp_path, driver=driver, weights=(("test_vit", file, 5),))
+    assert problems(given) == ["the weights of test_vit are not the driver's: 4 bytes arrive, not 5"]
+    file.unlink()
+    (told,) = problems(given)
+    assert told.startswith("find weights: ")
+    assert str(file) in told
 
 
 def test_more_processors_than_there_are_and_too_few_for_a_worker_are_told(tmp_path: Path) -> None:

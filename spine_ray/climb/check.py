@@ -49,7 +49,7 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
     with held(paths) as hold:
         replace_json(paths.audit, rows.audit.to_dict())
         write_samples(paths.samples, rows.samples)
-        pixels = decode_pictures(rows, prepared.largest_resolution, progress)
+        _, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         order = work_order(request, prepared, {}, pixels.folder, device, holder=hold.token)
         samples, task = open_work(order)

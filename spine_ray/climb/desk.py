@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from spine_ray.climb.afar import Afar
 from spine_ray.climb.known import Known
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
@@ -13,9 +14,9 @@ from spine_ray.show.live import Progress
 from spine_ray.space.arithmetic import Arithmetic, parse_arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.checkpoint import sweep_checkpoints
-from spine_ray.study.events import Event
+from spine_ray.study.events import Event, TrialEnded
 from spine_ray.study.ledger import append_event, read_ledger
-from spine_ray.study.paths import CannotWriteError, StudyPaths
+from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_trials
 from spine_ray.study.trials import trials_from_events
@@ -37,31 +38,39 @@ class Desk(Known):
     progress: Progress
     tracker: Tracker
     study: StudyRecord
+    afar: Afar | None = None
+    """The way to the study's URI, if it has one."""
     decisions: list[GateDecision] = field(default_factory=list)
     """Of the gates, in order."""
     views: ViewCheck | None = None
     """What augmentation does to the classes, once that was looked at."""
-    _trouble: CannotWriteError | None = field(default=None, init=False)
-    """Why an event could not be written."""
+    _trouble: ValueError | None = field(default=None, init=False)
+    """Why an event could not be written, or what it names not be had."""
 
     def run(self, plan: TierPlan) -> tuple[Refusal, ...]:
         """Train a tier's trials on the crew and return what was not admitted.
 
         Raises:
             CannotWriteError: If the disk is full: what happens is no longer written down, so nothing goes on.
+            ValueError: If the study's URI does not answer.
         """
         try:
-            return run_tier(plan, self.order, self.workers, self._record)
+            refusals = run_tier(plan, self.order, self.workers, self._record)
         except Exception:
             if self._trouble is not None:  # of what its callbacks raise, ray leaves only the text
                 raise self._trouble from None
             raise
+        if self.afar is not None and plan.control is not None:
+            self.afar.bring_if_there(self.paths.control)
+        return refusals
 
     def _record(self, event: Event) -> None:
         """Write an event to the ledger, then show and track it."""
         try:
             append_event(self.paths.ledger, event)
-        except CannotWriteError as error:
+            if self.afar is not None and isinstance(event, TrialEnded) and event.status == "completed":
+                self.afar.bring(self.paths.oof(event.trial_id))
+        except ValueError as error:
             self._trouble = error
             raise
         self.events.append(event)
@@ -143,6 +152,7 @@ def work_order(
         weights=weights,
         device=device,
         threads=1,
+        uri=request.uri,
     )
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from spine_ray.climb.request import SearchRequest, StoppedByGate
 from spine_ray.core.cache import cache_budget
-from spine_ray.core.pixels import PixelFile, build_pixels, short_side
+from spine_ray.core.pixels import PixelFile, short_side
 from spine_ray.data.audit import audit
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Audit
@@ -21,6 +21,7 @@ from spine_ray.show.live import Progress
 from spine_ray.study.paths import StudyPaths, replace_json, replace_text, write_twice
 from spine_ray.study.record import Choices, DataChange, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.tables import read_samples, write_samples
+from spine_ray.tune.node import Pictures
 
 _ENTRIES = 4
 """One frozen prefix's activations may take this part of the cache: several are in use at a time."""
@@ -201,16 +202,16 @@ def _grown(paths: StudyPaths, record: StudyRecord, rows: Rows) -> StudyRecord:
     return record
 
 
-def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> PixelFile:
-    """Decode every picture once at a size that serves a resolution."""
-    places = rows.source.locate(rows.samples.paths)
-    progress.say(f"{len(places)} pictures, decoded once with a short side of {short_side(resolution)} px")
-    return build_pixels(
-        lambda row: rows.source.read(int(places[row])),
-        rows.samples.sample_ids,
-        short_side(resolution),
-        progress=progress.rows_done,
+def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> tuple[Pictures, PixelFile]:
+    """Decode every picture once at a size that serves a resolution; return how other nodes do it, and the file."""
+    pictures = Pictures(
+        source=rows.source,
+        places=rows.source.locate(rows.samples.paths),
+        content=rows.samples.sample_ids,
+        side=short_side(resolution),
     )
+    progress.say(f"{len(pictures.places)} pictures, decoded once with a short side of {pictures.side} px")
+    return pictures, pictures.decode(progress.rows_done)
 
 
 def _versions() -> dict[str, str]:

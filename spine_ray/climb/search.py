@@ -4,10 +4,12 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
 
+from spine_ray.climb.afar import Afar, held_afar
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.history import keep_change, look_at_change, look_back
 from spine_ray.climb.plan import Shape, check_shape, keep_outcome, keep_prediction, predict
@@ -34,6 +36,8 @@ from spine_ray.study.tables import read_costs
 from spine_ray.study.tracking import keep_tracking
 from spine_ray.track.mlflow_log import Tracker, public_uri, sqlite_uri
 from spine_ray.tune.cluster import Workers, running_ray, share
+from spine_ray.tune.node import base_here
+from spine_ray.tune.node_check import check_nodes
 from spine_ray.tune.order import WorkOrder
 
 _BREAK_S = 2.0
@@ -109,11 +113,12 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         share([{"CPU": float(os.cpu_count() or 1)}], request.workers)
     cache_budget()  # likewise
     paths = StudyPaths(request.study)
-    with opened_to_change(paths) as opened:
+    with held_afar(request.uri, request.study, progress.say) as afar, opened_to_change(paths) as opened:
         for line in opened.lines:
             progress.say(line)
         if request.resume and not paths.record.exists():
-            raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
+            where = request.uri or request.study
+            raise ValueError(f"--resume: there is no study at {where}; leave --resume away to begin one")
         rows = look_at_data(request, source)
         prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
         request = replace(request, spaces=prepared.spaces)
@@ -122,19 +127,44 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
-        # Tracked around ray, so that MLflow takes the last records while ray shuts down.
-        with _tracking(request) as tracker, running_ray(request.address, request.workers) as workers:
+        # Sent and tracked around ray, so that the last of it is taken while ray shuts down.
+        with _sending(afar), _tracking(request) as tracker, running_ray(request.address, request.workers) as workers:
             # The workers import what they need in the meantime.
-            pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-            hashes, holder = record.weights.hashes, opened.hold.token
-            order = work_order(request, prepared, hashes, pixels.folder, workers.device, holder=holder)
+            pictures, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
+            holder = opened.hold.token if afar is None else afar.token
+            order = work_order(request, prepared, record.weights.hashes, pixels.folder, workers.device, holder=holder)
             order = replace(
                 order,
                 threads=workers.cpus,
                 arithmetic=arithmetic_of(record),
                 activation_bytes=record.choices.activation_bytes,
+                base=None if request.address is None else base_here(pictures),
             )
-            yield _desk(request, rows, prepared, record, order, workers, progress, tracker), budget
+            if request.address is not None:
+                _check_cluster(order, request, progress)
+            desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
+            desk.afar = afar
+            yield desk, budget
+
+
+def _check_cluster(order: WorkOrder, request: SearchRequest, progress: Progress) -> None:
+    """Look at every node before anything trains, a line each.
+
+    Raises:
+        ValueError: If one is not ready.
+    """
+    reports = check_nodes(order, request.data)
+    for report in reports:
+        progress.say(report.line)
+    broken = [report for report in reports if report.problems]
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of {len(reports)} nodes are not ready, first {broken[0].name}: {broken[0].problems[0]}"
+        )
+
+
+def _sending(afar: Afar | None) -> AbstractContextManager[None]:
+    return contextlib.nullcontext() if afar is None else afar.sending()
 
 
 def _desk(

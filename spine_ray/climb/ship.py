@@ -121,6 +121,8 @@ def _refit(desk: Desk, configs: list[TrialConfig]) -> list[Undone]:
     desk.progress.say(f"fitting {len(missing)} once more on all {len(desk.samples.dev)} dev rows: what ships")
 
     def told(refit: Refit) -> None:
+        if desk.afar is not None:
+            desk.afar.bring(desk.paths.refit(refit.trial_id))
         desk.progress.say(f"  fitted {refit.trial_id} in {refit.seconds:.0f} s")
 
     return refit_members(missing, desk.order, desk.workers, told)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from spine_ray.study.hold import publishing
+from spine_ray.study.depot import Depot
 from spine_ray.study.paths import StudyPaths, bring_to_disk, cannot_write, temporary_name
 
 CONTROL = "control"
@@ -29,12 +29,11 @@ class Checkpoint:
     arrays: Mapping[str, npt.NDArray[np.generic]]
 
 
-def write_checkpoint(paths: StudyPaths, holder: str, name: str, checkpoint: Checkpoint) -> None:
+def write_checkpoint(depot: Depot, name: str, checkpoint: Checkpoint) -> None:
     """Replace a trial's checkpoint by a newer one, whole or not at all.
 
     Args:
-        paths: The study.
-        holder: Who held the study when the trial was handed out.
+        depot: Where to.
         name: The trial.
         checkpoint: What to keep.
 
@@ -42,7 +41,7 @@ def write_checkpoint(paths: StudyPaths, holder: str, name: str, checkpoint: Chec
         LostHoldError: If another search holds the study by now; nothing was replaced.
         CannotWriteError: If the disk is full, or nothing may be written there; nothing was replaced.
     """
-    path = paths.checkpoint(name)
+    path = depot.paths.checkpoint(name)
     about = json.dumps(checkpoint.about)
     arrays = {key: np.asarray(array, order="C") for key, array in checkpoint.arrays.items()}
     temporary = temporary_name(path)
@@ -50,7 +49,7 @@ def write_checkpoint(paths: StudyPaths, holder: str, name: str, checkpoint: Chec
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(save(arrays, metadata={_ABOUT: about, _CHECKSUM: _checksum(about, arrays)}))
         bring_to_disk(temporary)
-        with publishing(paths, holder):
+        with depot.publishing(path):
             temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -77,11 +76,6 @@ def read_checkpoint(paths: StudyPaths, name: str) -> Checkpoint | None:
     if kept.get(_CHECKSUM) != _checksum(about, arrays):
         raise ValueError("its bytes are not those that were written: the checksum differs")
     return Checkpoint(json.loads(about), arrays)
-
-
-def remove_checkpoint(paths: StudyPaths, name: str) -> None:
-    """Remove a trial's checkpoint, if there is one."""
-    paths.checkpoint(name).unlink(missing_ok=True)
 
 
 def sweep_checkpoints(paths: StudyPaths, unfinished: Collection[str]) -> None:

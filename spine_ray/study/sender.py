@@ -13,6 +13,10 @@ _WAIT_S = 120.0
 """For the last of it, at the end."""
 
 
+class NotSentError(ValueError):
+    """The last of a study is on one machine only."""
+
+
 class Sender:
     """Sends what changes in a study's folder.
 
@@ -30,18 +34,22 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def close(self, patience_s: float | None = None) -> None:
         """Send the rest.
 
+        Args:
+            patience_s: Longest wait for it, s; None for two minutes.
+
         Raises:
-            ConnectionError: If the URI does not have everything; the folder has.
+            NotSentError: If the URI does not have everything; the folder has.
         """
+        patience_s = _WAIT_S if patience_s is None else patience_s
         self._closing.set()
-        self._thread.join(_WAIT_S)
+        self._thread.join(patience_s)
         if self._thread.is_alive() or self._error is not None:
-            why = " ".join(str(self._error or f"it takes longer than {_WAIT_S:g} s").split())
+            why = " ".join(str(self._error or f"it takes longer than {patience_s:g} s").split())
             where = self._mirror.remote.uri
-            raise ConnectionError(
+            raise NotSentError(
                 f"{where} lacks the last of the study ({why}); it is whole in {self._mirror.folder}: "
                 "the same command on this machine sends it"
             )

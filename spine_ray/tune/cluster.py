@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
 
 
+_PAUSE_S = 0.02
 _DEATHS = 3
 """Times that a piece of work is handed to a worker's successor, where ray can do so without loss."""
 
@@ -72,8 +74,17 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
         shared = share(nodes, workers)
         yield replace(shared, crew=_hire(shared))
     finally:
-        ray.shutdown()
-        signal.signal(signal.SIGTERM, sigterm)  # whose place ray has given back to the system
+        _shut_down(sigterm)
+
+
+def _shut_down(sigterm: Any) -> None:
+    """End ray while this process still heeds SIGTERM: somewhere on the way ray gives its place back to the system."""
+    closing = threading.Thread(target=ray.shutdown, name="ray shutdown")
+    closing.start()
+    while closing.is_alive():
+        signal.signal(signal.SIGTERM, sigterm)
+        closing.join(_PAUSE_S)
+    signal.signal(signal.SIGTERM, sigterm)
 
 
 def _hire(workers: Workers) -> tuple[Any, ...]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from spine_ray.core.trial import EpochRecord, TrialRun
 from spine_ray.data.samples import Samples
-from spine_ray.study.checkpoint import CONTROL, Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
-from spine_ray.study.paths import StudyPaths
+from spine_ray.study.checkpoint import CONTROL, Checkpoint, read_checkpoint, write_checkpoint
+from spine_ray.tune.node import depot_of
 from spine_ray.tune.order import WorkOrder
 
 SHARE = 0.02
@@ -27,7 +27,7 @@ class Keeper:
 
     def __init__(self, order: WorkOrder, given: dict[str, Any], samples: Samples) -> None:
         """Note what a checkpoint must be of."""
-        self._paths, self._holder = StudyPaths(order.study), order.holder
+        self._depot = depot_of(order)
         self._name = CONTROL if given["is_control"] else str(given["trial_id"])
         backbone = given["trial"]["backbone"]
         self._of: dict[str, Any] = {
@@ -47,7 +47,8 @@ class Keeper:
         Raises:
             ValueError: If the checkpoint is damaged or of something else; the run is then of no use any more.
         """
-        found = read_checkpoint(self._paths, self._name)
+        self._depot.fetch(self._depot.paths.checkpoint(self._name))
+        found = read_checkpoint(self._depot.paths, self._name)
         if found is None:
             return []
         about = dict(found.about)
@@ -72,10 +73,10 @@ class Keeper:
         if began < self._next and not run.is_done:
             return
         about = {**self._of, "records": [asdict(record) for record in records]}
-        write_checkpoint(self._paths, self._holder, self._name, Checkpoint(about, run.state()))
+        write_checkpoint(self._depot, self._name, Checkpoint(about, run.state()))
         now = time.perf_counter()
         self._next = now + (now - began) / SHARE
 
     def drop(self) -> None:
         """Remove the checkpoint."""
-        remove_checkpoint(self._paths, self._name)
+        self._depot.remove(self._depot.paths.checkpoint(self._name))

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from pyarrow.fs import LocalFileSystem
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from spine_ray.data.places import Place
+from spine_ray.study.remote import Remote, is_remote
+from spine_ray.tune.node import sizes_there
 from spine_ray.tune.order import WorkOrder
 
 PACKAGES = ("ray", "torch", "torchvision", "timm", "numpy", "scipy", "pyarrow", "pillow", "safetensors", "fsspec")
@@ -53,8 +56,10 @@ class NodeNeeds:
     """What every node writes into the study."""
     study: str
     data: str | None
-    weights: tuple[tuple[str, str, int], ...]
-    """(backbone, file, bytes)."""
+    driver: str
+    """Ray's name of the driver's node, from which weights are fetched."""
+    weights: tuple[tuple[str, Path, int], ...]
+    """(backbone, file there, bytes)."""
     versions: Mapping[str, str]
     threads: int
     """Of a worker."""
@@ -86,9 +91,10 @@ def check_nodes(order: WorkOrder, data: str | None) -> tuple[NodeReport, ...]:
     """
     needs = NodeNeeds(
         token=secrets.token_bytes(16),
-        study=str(order.study),
+        study=order.uri or str(order.study),
+        driver=ray.get_runtime_context().get_node_id(),
         data=data,
-        weights=tuple((backbone, str(file), file.stat().st_size) for backbone, file, _ in order.weights),
+        weights=tuple((backbone, file, file.stat().st_size) for backbone, file, _ in order.weights),
         versions=versions(),
         threads=order.threads,
     )
@@ -158,13 +164,25 @@ def _see_what_it_wrote(node_id: str, needs: NodeNeeds, found: Findings) -> None:
     """Read a node's token where the driver sees the study, and take it away."""
     if not found.has_written:
         return
-    fs, folder = Place.of(needs.study).open()
-    path = f"{folder}/{_token_name(node_id)}"
-    if not fs.exists(path) or fs.cat_file(path) != needs.token:
-        found.problems.append(f"what it writes to the study does not arrive here: {needs.study} is not shared")
+    study, name = _study_of(needs), _token_name(node_id)
+    try:
+        has_arrived = study.get(name) == needs.token
+    except FileNotFoundError:
+        has_arrived = False
+    if not has_arrived:
+        found.problems.append(
+            f"what it writes to the study does not arrive here: {needs.study} is a folder of this machine alone; name "
+            "s3://, gs:// or a folder that all machines mount"
+        )
         return
-    fs.rm_file(path)
+    study.delete(name)
     found.seen.append("study shared")
+
+
+def _study_of(needs: NodeNeeds) -> Remote:
+    if is_remote(needs.study):
+        return Remote.at(needs.study)
+    return Remote(needs.study, LocalFileSystem(), needs.study)
 
 
 def _token_name(node_id: str) -> str:
@@ -225,23 +243,21 @@ def _read_data(needs: NodeNeeds, node_id: str, resources: Mapping[str, float], f
 
 
 def _write_token(needs: NodeNeeds, node_id: str, resources: Mapping[str, float], found: Findings) -> None:
-    fs, folder = Place.of(needs.study).open()
-    fs.makedirs(folder, exist_ok=True)
-    fs.pipe_file(f"{folder}/{_token_name(node_id)}", needs.token)
+    _study_of(needs).put(_token_name(node_id), needs.token)
     found.has_written = True
 
 
 def _find_weights(needs: NodeNeeds, node_id: str, resources: Mapping[str, float], found: Findings) -> None:
-    lost = []
-    for backbone, name, size in needs.weights:
-        file = Path(name)
-        if not file.is_file():
-            lost.append(f"the weights of {backbone} are not at {name}")
-        elif file.stat().st_size != size:
-            lost.append(f"the weights of {backbone} at {name} are others than the driver's")
-    found.problems += lost
-    if needs.weights and not lost:
-        found.seen.append(f"{len(needs.weights)} files of weights")
+    if not needs.weights:
+        return
+    sizes = sizes_there([file for _, file, _ in needs.weights], needs.driver)
+    found.problems += [
+        f"the weights of {backbone} are not the driver's: {there} bytes arrive, not {size}"
+        for (backbone, _, size), there in zip(needs.weights, sizes, strict=True)
+        if there != size
+    ]
+    if sizes == [size for _, _, size in needs.weights]:
+        found.seen.append(f"{len(sizes)} files of weights within reach")
 
 
 def _count_threads(needs: NodeNeeds, node_id: str, resources: Mapping[str, float], found: Findings) -> None:
@@ -282,4 +298,5 @@ def _count_gpus(needs: NodeNeeds, node_id: str, resources: Mapping[str, float], 
 
 
 def _one_line(error: BaseException) -> str:
+    error = getattr(error, "cause", None) or error  # ray wraps what was raised elsewhere
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -1,5 +1,6 @@
 """One tier as one Tuner, built from what the ledger knows and from nothing of ray's own."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, Run
 from ray.tune.experiment import Trial as RayTrial
 
 from spine_ray.space.config import TrialConfig
-from spine_ray.study.checkpoint import remove_checkpoint
+from spine_ray.study.depot import Depot
 from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.trials import Trial
@@ -40,6 +41,7 @@ def run_tier(
     scheduler = ExactAsha(plan.rungs(), plan.deadline)
     start_ids = {config.trial_id for config in plan.starts}
     handed: dict[str, TrialStarted] = {}
+    depot = Depot(StudyPaths(order.study), order.holder, order.uri)
 
     def describe(config: TrialConfig) -> dict[str, Any]:
         handed[config.trial_id] = plan.describe(config, config.trial_id in start_ids)
@@ -48,7 +50,8 @@ def run_tier(
     def tell(event: Event) -> None:
         on_event(event)
         if isinstance(event, TrialEnded):  # not before its end is known for good: until then it may be gone on from
-            remove_checkpoint(StudyPaths(order.study), event.trial_id)
+            with contextlib.suppress(OSError):  # it is swept when the study is opened again
+                depot.remove(depot.paths.checkpoint(event.trial_id))
 
     searcher = TierSearcher(queue, describe, workers=workers.count)
     trainable = tune.with_resources(

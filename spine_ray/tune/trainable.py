@@ -12,6 +12,8 @@ from spine_ray.tune.order import WorkOrder
 
 _PAUSE_S = 2.0
 """Wait before a worker that was lost is asked again, times the failures so far."""
+_RETURN_S = 1800.0
+"""How long a worker whose machine is gone has to come back, on that machine or another, s."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -56,6 +58,7 @@ class TrialTrainable(tune.Trainable):
 
     def _next_epoch(self) -> dict[str, Any]:
         if not self._has_begun:
+            self._await_worker()
             # Once more, because a worker that raised before leaves when it is asked again.
             begun = self._ask("begin", tries_again=1)
             self._note(begun["step"], begun["dropped"])
@@ -66,6 +69,20 @@ class TrialTrainable(tune.Trainable):
         self._attempts = Attempts()
         resumed, self._resumed = self._resumed, []
         return {**record, "done": record["is_last"], "resumed": resumed}
+
+    def _await_worker(self) -> None:
+        """Wait until the worker is there: one whose machine is gone comes back where there is room for it.
+
+        Raises:
+            WorkFailedError: If it does not.
+        """
+        try:
+            ray.get(self._crew[self._given["worker"]].__ray_ready__.remote(), timeout=_RETURN_S)
+        except ray.exceptions.GetTimeoutError:
+            reason = f"no machine had room for its worker for {_RETURN_S / 60:.0f} min"
+            raise WorkFailedError(reason, "hopeless") from None
+        except ray.exceptions.RayError as error:
+            raise failure_of(error) from error
 
     def _note(self, step: int, dropped: str) -> None:
         """Note, for the ledger, that the trial goes on from a checkpoint or was begun anew, and why."""

@@ -21,11 +21,10 @@ from spine_ray.core.trial import EpochRecord, TrialRun
 from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.control import write_control
-from spine_ray.study.hold import publishing
 from spine_ray.study.oof import write_oof
-from spine_ray.study.paths import StudyPaths
 from spine_ray.study.shipped import read_refit, write_refit
 from spine_ray.tune.keeper import Keeper
+from spine_ray.tune.node import depot_of
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
@@ -119,10 +118,10 @@ class TrainWorker:
         for epoch in range(config.recipe.epochs):
             fit.train_epoch(epoch)
         frozen = order.frozen_hash(config.backbone)
-        paths = StudyPaths(order.study)
-        with publishing(paths, order.holder):
+        depot = depot_of(order)
+        with depot.publishing(depot.paths.refit(config.trial_id)):
             write_refit(
-                paths,
+                depot.paths,
                 config.trial_id,
                 trained_arrays(network.model),
                 frozen_hash=frozen,
@@ -133,7 +132,9 @@ class TrainWorker:
     def score(self, order: WorkOrder, config: TrialConfig, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return a refitted member's logits on some rows, (rows, classes)."""
         _, task = open_work(order)
-        arrays = read_refit(StudyPaths(order.study), config.trial_id)
+        depot = depot_of(order)
+        depot.fetch(depot.paths.refit(config.trial_id))
+        arrays = read_refit(depot.paths, config.trial_id)
         setup = setup_of(order, config.backbone)
         model, pictures = rebuild(config, task, setup, arrays)
         return logits_of(model, pictures, rows, setup)
@@ -182,10 +183,11 @@ class TrainWorker:
 def _finish(order: WorkOrder, given: dict[str, Any], running: _Running) -> None:
     """Write what a trial leaves; its checkpoint goes when its end is in the ledger, that of the control here."""
     samples, _ = open_work(order)
-    paths, logits = StudyPaths(order.study), running.run.oof_logits()
-    with publishing(paths, order.holder):
-        if given["is_control"]:
-            write_control(paths, samples, shuffled_labels(samples, order.seed), logits)
-            running.keeper.drop()
-        else:
-            write_oof(paths, given["trial_id"], samples, logits)
+    depot, logits = depot_of(order), running.run.oof_logits()
+    if given["is_control"]:
+        with depot.publishing(depot.paths.control):
+            write_control(depot.paths, samples, shuffled_labels(samples, order.seed), logits)
+        running.keeper.drop()
+        return
+    with depot.publishing(depot.paths.oof(given["trial_id"])):
+        write_oof(depot.paths, given["trial_id"], samples, logits)
