@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spine_ray.core.fit import Fit
     from spine_ray.core.network import Network, Setup
     from spine_ray.core.task import Rows, Task
+    from tests.object_store import ObjectStore
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -152,3 +153,17 @@ def shipped_study(tmp_path_factory: pytest.TempPathFactory, trial_config: Callab
         trial_config("test_efficientnet", resolution=48, freeze=1.0),
     ]
     return ShippedStudy(**make_study(tmp_path_factory.mktemp("shipped"), configs))
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """Start an S3-compatible server on loopback, with the environment that its clients need."""
+    from tests.object_store import ObjectStore
+
+    store = ObjectStore()
+    store.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        yield store
+    store.stop()

@@ -3,14 +3,14 @@ import io
 import pytest
 from PIL import Image
 
+from spine_ray.data.pictures import UnsafePictureError
 from spine_ray.data.problems import DAMAGED, NOT_A_PICTURE, TOO_LARGE, problem_of
 
 
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (Image.DecompressionBombWarning("large"), TOO_LARGE),
-        (Image.DecompressionBombError("larger"), TOO_LARGE),
+        (UnsafePictureError("90000 x 2 px"), TOO_LARGE),
         (SyntaxError("broken PNG file"), DAMAGED),
         (OSError("image file is truncated"), DAMAGED),
     ],

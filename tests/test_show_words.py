@@ -8,6 +8,7 @@ from spine_ray.show.words import (
     loss_text,
     minutes_text,
     number_text,
+    one_line,
     rate_text,
     share_text,
     times_text,
@@ -79,3 +80,19 @@ def test_evidence_of_any_kind_can_be_written(value, text):
 
 def test_how_often_is_said_in_words():
     assert [times_text(count) for count in (1, 2, 3)] == ["once", "twice", "3 times"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("cat", "cat"),
+        ("cat\ndog\r\t", r"cat\ndog\r\t"),
+        ("\x1b[2J\x9b31m\x07\0", r"\x1b[2J\x9b31m\x07\x00"),
+        ("\u202egnp.tac\u2066", r"\u202egnp.tac\u2066"),
+        ("a\u2028b\u2029", r"a\u2028b\u2029"),
+        ("a/\udcff", r"a/\udcff"),
+        ("🐈\u200d⬛ ❤️ naïve 漢字 a\u00a0b", "🐈\u200d⬛ ❤️ naïve 漢字 a\u00a0b"),
+    ],
+)
+def test_what_commands_a_terminal_is_spelt_out_and_the_rest_stays(text, told):
+    assert one_line(text) == told

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from spine_ray.ship.artefact import Arrays, Artefact, Member
 from spine_ray.space.arithmetic import FLOAT32, parse_arithmetic
 from spine_ray.study.shipped import read_refit
 from spine_ray.study.trials import Trial
+
+_log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "timm", "numpy", "pillow", "safetensors")
 """What a bundle needs to run."""
@@ -39,7 +42,7 @@ class StudyTensors:
         if weights.kind == "random" or member.config.freeze == 0.0:
             return None
         found = (
-            weights_from_hub([backbone])
+            weights_from_hub([backbone], _log.info)
             if weights.source == "hub"
             else weights_from_folder(Path(weights.source), [backbone])
         )

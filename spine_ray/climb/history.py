@@ -12,10 +12,11 @@ import numpy.typing as npt
 from spine_ray.climb.choice import Choice, read_choice, stored_choice
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.ship import Shipped
+from spine_ray.data.counted import counted
 from spine_ray.ensemble.metrics import bootstrap_interval, row_losses
 from spine_ray.ensemble.selection import pooled_log_probs
 from spine_ray.ladder.evidence import Evidence
-from spine_ray.study.paths import StudyPaths, read_json, replace_json
+from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_json, replace_json, write_twice
 from spine_ray.study.trials import Trial
 
 
@@ -63,7 +64,7 @@ class Change:
     @property
     def lines(self) -> tuple[str, ...]:
         """The change in words, for a reader who knows the study."""
-        trials = "1 trial" if len(self.added) == 1 else f"{len(self.added)} trials"
+        trials = counted(len(self.added), "trial", "trials")
         lines = [f"{trials} added in {self.seconds:.0f} s, {self.device_seconds:.0f} s of them on workers"]
         if self.gain is None or self.log_loss_before is None:
             return tuple(lines)
@@ -93,7 +94,8 @@ def look_at_change(desk: Desk, before: Before, shipped: Shipped) -> Change:
     losses = _losses(shipped.choice, shipped.evidence)
     gain: tuple[float | None, float | None, float | None] = (None, None, None)
     earlier = None
-    if before.choice is not None:
+    known = {trial.trial_id for trial in shipped.evidence.trials}
+    if before.choice is not None and known.issuperset(then):
         earlier = _losses(before.choice, shipped.evidence)
         apart = earlier - losses
         gain = (float(apart.mean()), *bootstrap_interval(apart, shipped.evidence.groups, seed=desk.request.seed))
@@ -116,7 +118,8 @@ def look_at_change(desk: Desk, before: Before, shipped: Shipped) -> Change:
 
 def keep_change(paths: StudyPaths, change: Change) -> None:
     """Add a change to the study's history."""
-    replace_json(paths.history, [*stored_history(paths), change.to_dict()])
+    changes = [*stored_history(paths), change.to_dict()]
+    write_twice(paths.history, lambda place: replace_json(place, changes))
 
 
 def stored_history(paths: StudyPaths) -> list[dict[str, Any]]:
@@ -125,9 +128,9 @@ def stored_history(paths: StudyPaths) -> list[dict[str, Any]]:
     Raises:
         ValueError: If the file is damaged.
     """
-    if not paths.history.exists():
+    if not paths.history.exists() and not copy_of(paths.history).exists():
         return []
-    found = read_json(paths.history)
+    found = read_either(paths.history, read_json)
     if not isinstance(found, list):
         raise ValueError(f"{paths.history} is damaged: it holds no list")
     return found

@@ -8,6 +8,7 @@ from spine_ray.climb.history import Change
 from spine_ray.climb.members import ensemble_board
 from spine_ray.climb.rows import board_rows
 from spine_ray.climb.ship import Shipped
+from spine_ray.data.counted import counted
 from spine_ray.show.board import (
     Answer,
     FailureRow,
@@ -59,8 +60,8 @@ def answer_of(desk: Desk, shipped: Shipped) -> Answer:
     """Say in three sentences which backbones, at what cost, and what the ensemble adds; then what to do next."""
     report, members = shipped.choice.ensemble.report, shipped.choice.members
     names = ", ".join(dict.fromkeys(trial.config.backbone for trial in members))
-    kinds = len({trial.started.family for trial in members})
-    which = f"Use {names} alone" if len(members) == 1 else f"Use {len(members)} members of {kinds} families: {names}"
+    families = counted(len({trial.started.family for trial in members}), "family", "families")
+    which = f"Use {names} alone" if len(members) == 1 else f"Use {len(members)} members of {families}: {names}"
     if shipped.test:
         first = shipped.test[0]
         opened = f"opened {shipped.openings} time{'s' if shipped.openings != 1 else ''}"
@@ -74,7 +75,7 @@ def answer_of(desk: Desk, shipped: Shipped) -> Answer:
     hours = sum(trial.seconds for trial in desk.trials.values()) / 3600
     cost = (
         f"It costs {report['cost']:.1f} ms an image on one {desk.order.device} worker, and was found in "
-        f"{hours:.2f} worker-hours over {len(desk.trials)} trials."
+        f"{hours:.2f} worker-hours over {counted(len(desk.trials), 'trial', 'trials')}."
     )
     study = desk.request.study
     return Answer(

@@ -1,7 +1,6 @@
 """Pictures in, predictions out, block by block: decoding runs beside computing, and memory does not grow."""
 
 import contextlib
-import io
 import itertools
 import os
 import warnings
@@ -19,6 +18,7 @@ from torch import Tensor
 from spine_ray.core.pixels import decode
 from spine_ray.core.views import scoring_view
 from spine_ray.data.albums import Picture
+from spine_ray.data.pictures import open_picture
 from spine_ray.data.problems import NO_BYTES, NOT_OPENED, problem_of
 from spine_ray.ensemble.mix import Said
 from spine_ray.ship.committee import Committee
@@ -137,7 +137,7 @@ def _views(picture: Picture, side: int, resolutions: tuple[int, ...]) -> dict[in
         return NO_BYTES
     try:
         if content.startswith(_PNG):  # nothing else compares its checksums
-            Image.open(io.BytesIO(content)).verify()
+            open_picture(content).verify()
         decoded = decode(content, side)
     except Exception as error:
         return problem_of(error)

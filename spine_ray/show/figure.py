@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from spine_ray.show.board import BoardRow
-from spine_ray.show.words import interval_text, loss_text, minutes_text
+from spine_ray.show.words import interval_text, loss_text, minutes_text, one_line
 
 WIDTH, HEIGHT = 960, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 20, 52
@@ -31,6 +31,11 @@ class Axis:
         low, high, at = (math.log10(part) if self.is_log else part for part in (self.low, self.high, value))
         share = min(1.0, max(0.0, (at - low) / (high - low)))
         return self.start + share * (self.end - self.start)
+
+
+def html_text(text: str) -> str:
+    """Write a text of the user's in a page: on one line, and nothing in it is markup."""
+    return escape(one_line(text))
 
 
 def tier_class(tier: str, tiers: Sequence[str]) -> str:
@@ -73,7 +78,7 @@ def cost_figure(rows: Sequence[BoardRow], members: Collection[str]) -> str:
 def legend(rows: Sequence[BoardRow]) -> str:
     """Explain colours and marks of the figure."""
     tiers = tiers_of(rows)
-    items = [f'<span><i class="dot {tier_class(tier, tiers)}"></i>{escape(tier)}</span>' for tier in tiers]
+    items = [f'<span><i class="dot {tier_class(tier, tiers)}"></i>{html_text(tier)}</span>' for tier in tiers]
     items += ['<span><i class="dot hollow"></i>start recipe</span>', '<span><i class="dot ring"></i>member</span>']
     return f'<p class="legend">{"".join(items)}</p>'
 
@@ -170,7 +175,7 @@ def _point(row: BoardRow, x: Axis, y: Axis, style: str, is_member: bool) -> str:
     point = f'<circle class="point{hollow}" cx="{across:.1f}" cy="{down:.1f}" r="5"/>'
     numbers = f"log-loss {loss_text(row.log_loss)} ({interval_text(row.low, row.high)})"
     hint = f"{row.tier}: {row.backbone}, {row.trial_id}, {numbers}, {minutes_text(row.minutes)} min"
-    return f'<g class="{style}"><title>{escape(hint)}</title>{bar}{point}{ring}</g>'
+    return f'<g class="{style}"><title>{html_text(hint)}</title>{bar}{point}{ring}</g>'
 
 
 def _labels(rows: Sequence[BoardRow], x: Axis, y: Axis, members: Collection[str]) -> list[str]:
@@ -188,7 +193,7 @@ def _labels(rows: Sequence[BoardRow], x: Axis, y: Axis, members: Collection[str]
                 taken.append(box)
                 at = start if anchor == "start" else start + size
                 text = f'<text class="label" x="{at:.1f}" y="{down + 4:.1f}" text-anchor="{anchor}">'
-                parts.append(f"{text}{escape(name)}</text>")
+                parts.append(f"{text}{html_text(name)}</text>")
                 break
     return parts
 

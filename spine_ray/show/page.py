@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 from spine_ray.ladder.gates import GateDecision
@@ -24,7 +23,7 @@ from spine_ray.show.board import (
     opened_line,
     share_interval,
 )
-from spine_ray.show.figure import cost_figure, legend, loss_range, tier_class, tiers_of, whisker
+from spine_ray.show.figure import cost_figure, html_text, legend, loss_range, tier_class, tiers_of, whisker
 from spine_ray.show.page_style import STYLE
 from spine_ray.show.words import (
     change_text,
@@ -73,7 +72,7 @@ def page_html(page: ReportPage) -> str:
     """Return the whole page."""
     sections = [
         _header(page),
-        f'<section class="answer"><p>{escape(" ".join(page.answer.sentences))}</p></section>',
+        f'<section class="answer"><p>{html_text(" ".join(page.answer.sentences))}</p></section>',
         _figure(page),
         _board(page.board),
         _ensemble(page.ensemble),
@@ -88,15 +87,15 @@ def page_html(page: ReportPage) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(page.study)}: report</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{html_text(page.study)}: report</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def _header(page: ReportPage) -> str:
-    facts = "".join(f"<li><b>{escape(name)}</b>{escape(value)}</li>" for name, value in page.facts.items())
+    facts = "".join(f"<li><b>{html_text(name)}</b>{html_text(value)}</li>" for name, value in page.facts.items())
     listed = f'<ul class="facts">{facts}</ul>' if facts else ""
-    return f'<header><h1>{escape(page.study)}</h1><p class="made">{escape(page.made)}</p>{listed}</header>'
+    return f'<header><h1>{html_text(page.study)}</h1><p class="made">{html_text(page.made)}</p>{listed}</header>'
 
 
 def _figure(page: ReportPage) -> str:
@@ -147,8 +146,8 @@ _BOARD_HEADS = (
 def _board_row(row: BoardRow, style: str, scale: tuple[float, float]) -> str:
     low_high = "" if row.low is None else f"<small>{interval_text(row.low, row.high)}</small>"
     cells = [
-        f'<td><i class="dot {style}"></i>{escape(row.tier)}</td>',
-        f"<td>{escape(row.backbone)}<small>{escape(row.family)}, {escape(row.trial_id)}</small></td>",
+        f'<td><i class="dot {style}"></i>{html_text(row.tier)}</td>',
+        f"<td>{html_text(row.backbone)}<small>{html_text(row.family)}, {html_text(row.trial_id)}</small></td>",
         _number(str(row.resolution)),
         _number(freeze_text(row.freeze)),
         _number(loss_text(row.log_loss)),
@@ -158,7 +157,7 @@ def _board_row(row: BoardRow, style: str, scale: tuple[float, float]) -> str:
         _number(minutes_text(row.minutes)),
         _number(rate_text(row.train_images_s)),
         _number(count_text(row.macs)),
-        f'<td class="note">{escape(row.note)}</td>',
+        f'<td class="note">{html_text(row.note)}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -169,7 +168,7 @@ def _ensemble(ensemble: EnsembleBoard | None) -> str:
     measures = ("temperature", "log-loss", "rise without it", "brings", "disagreement", "chosen in folds", "ms/image")
     heads = ("member", "#weight", "", *(f"#{measure}" for measure in measures))
     table = _table(heads, [_member(member) for member in ensemble.members])
-    lines = "".join(f"<p>{escape(line)}</p>" for line in ensemble_lines(ensemble))
+    lines = "".join(f"<p>{html_text(line)}</p>" for line in ensemble_lines(ensemble))
     return f"<section><h2>Ensemble</h2>{lines}{table}{_front(ensemble.front)}</section>"
 
 
@@ -181,7 +180,7 @@ def _front(front: Sequence[FrontRow]) -> str:
         "<tr>"
         + _number(f"{row.cost_ms:.2f}")
         + _number(loss_text(row.log_loss))
-        + f"<td>{escape(', '.join(row.members))}</td><td>{escape(row.single)}</td>"
+        + f"<td>{html_text(', '.join(row.members))}</td><td>{html_text(row.single)}</td>"
         + _number(loss_text(row.single_log_loss))
         + "</tr>"
         for row in front
@@ -192,7 +191,7 @@ def _front(front: Sequence[FrontRow]) -> str:
 def _member(member: MemberRow) -> str:
     cost = "-" if member.cost_ms is None else f"{member.cost_ms:.2f}"
     cells = [
-        f"<td>{escape(member.backbone)}<small>{escape(member.family)}, {escape(member.trial_id)}</small></td>",
+        f"<td>{html_text(member.backbone)}<small>{html_text(member.family)}, {html_text(member.trial_id)}</small></td>",
         _number(f"{member.weight:.3f}"),
         f'<td style="width:110px"><i class="share" style="width:{100 * member.weight:.0f}px"></i></td>',
         _number(f"{member.temperature:.2f}"),
@@ -210,14 +209,14 @@ def _final(final: FinalBoard | None) -> str:
     if final is None:
         return ""
     rows = [
-        f"<tr><td>{escape(result.artefact)}</td>{_number(str(result.rows))}{_number(loss_text(result.log_loss))}"
+        f"<tr><td>{html_text(result.artefact)}</td>{_number(str(result.rows))}{_number(loss_text(result.log_loss))}"
         f"{_number(interval_text(result.low, result.high))}{_number(share_text(result.accuracy))}"
         f"{_number(share_interval(result))}</tr>"
         for result in final.results
     ]
     heads = ("artefact", "#rows", "#log-loss", "#interval", "#accuracy", "#interval")
     table = _table(heads, rows) if rows else ""
-    return f"<section><h2>Test split</h2>{table}<p class='hint'>{escape(opened_line(final.opened))}</p></section>"
+    return f"<section><h2>Test split</h2>{table}<p class='hint'>{html_text(opened_line(final.opened))}</p></section>"
 
 
 def _gates(decisions: Sequence[GateDecision]) -> str:
@@ -228,27 +227,29 @@ def _gates(decisions: Sequence[GateDecision]) -> str:
 
 def _gate(decision: GateDecision) -> str:
     evidence = [
-        f"<li><b>{escape(name_text(name))}</b>{escape(number_text(value))}</li>"
+        f"<li><b>{html_text(name_text(name))}</b>{html_text(number_text(value))}</li>"
         for name, value in decision.numbers.items()
     ]
-    verdict = f'<span class="verdict {decision.verdict}">{escape(name_text(decision.verdict))}</span>'
-    head = f"<p><b>{escape(decision.gate)}</b> after {escape(decision.after)}{verdict}</p>"
+    verdict = f'<span class="verdict {decision.verdict}">{html_text(name_text(decision.verdict))}</span>'
+    head = f"<p><b>{html_text(decision.gate)}</b> after {html_text(decision.after)}{verdict}</p>"
     listed = f'<ul class="facts">{"".join(evidence)}</ul>' if evidence else ""
-    return f'<div class="gate">{head}<p>{escape(decision.reason)}</p>{listed}</div>'
+    return f'<div class="gate">{head}<p>{html_text(decision.reason)}</p>{listed}</div>'
 
 
 def _changed(lines: Sequence[str]) -> str:
     if not lines:
         return ""
-    return f"<section><h2>What this search changed</h2>{''.join(f'<p>{escape(line)}</p>' for line in lines)}</section>"
+    return (
+        f"<section><h2>What this search changed</h2>{''.join(f'<p>{html_text(line)}</p>' for line in lines)}</section>"
+    )
 
 
 def _failures(failures: Sequence[FailureRow]) -> str:
     if not failures:
         return ""
     rows = [
-        f"<tr><td>{escape(row.trial_id)}</td><td>{escape(row.tier)}</td>"
-        f'<td class="failed">{escape(row.reason)}</td></tr>'
+        f"<tr><td>{html_text(row.trial_id)}</td><td>{html_text(row.tier)}</td>"
+        f'<td class="failed">{html_text(row.reason)}</td></tr>'
         for row in failures
     ]
     return f"<section><h2>Failures</h2>{_table(('trial', 'tier', 'reason'), rows)}</section>"
@@ -257,7 +258,7 @@ def _failures(failures: Sequence[FailureRow]) -> str:
 def _commands(title: str, commands: Sequence[str]) -> str:
     if not commands:
         return ""
-    return f"<section><h2>{title}</h2><pre>{escape(chr(10).join(commands))}</pre></section>"
+    return f"<section><h2>{title}</h2><pre>{chr(10).join(map(html_text, commands))}</pre></section>"
 
 
 def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
@@ -268,4 +269,4 @@ def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def _number(text: str) -> str:
-    return f'<td class="n">{escape(text)}</td>'
+    return f'<td class="n">{html_text(text)}</td>'

@@ -1,9 +1,21 @@
 """How numbers are written, everywhere the same: log-loss with four decimals, shares in percent, time in words."""
 
+import unicodedata
 from collections.abc import Mapping
 
 NOTHING = "-"
 """Stands where a number does not exist."""
+_COMMANDING = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what moves a cursor, breaks a line or is half a character."""
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the direction of writing, so that a name reads as another."""
+
+
+def one_line(text: str) -> str:
+    """Write a text of the user's on one line, in which nothing commands a terminal: such characters are spelt out."""
+    if text.isprintable():
+        return text
+    return "".join(_spelt(character) for character in text)
 
 
 def loss_text(value: float | None) -> str:
@@ -87,7 +99,7 @@ def number_text(value: object) -> str:
         # Two measured numbers are an interval; whole ones are a list, such as of classes.
         is_interval = len(value) == 2 and all(isinstance(part, float) for part in value)
         return (" to " if is_interval else ", ").join(map(number_text, value)) or "none"
-    return str(value)
+    return one_line(str(value))
 
 
 def name_text(name: str) -> str:
@@ -98,3 +110,9 @@ def name_text(name: str) -> str:
 def times_text(count: int) -> str:
     """Write how often something happened."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _spelt(character: str) -> str:
+    if character in _TURNING or unicodedata.category(character) in _COMMANDING:
+        return character.encode("unicode_escape").decode()
+    return character
