@@ -127,9 +127,14 @@ class StudyPaths:
         """The table of one version of the rows."""
         return self.earlier / f"{version}.parquet"
 
+    @property
+    def spaces(self) -> Path:
+        """The spaces as resolved and run."""
+        return self.root / "spaces"
+
     def space(self, name: str) -> Path:
         """A space as resolved and run."""
-        return self.root / "spaces" / f"{name}.yaml"
+        return self.spaces / f"{name}.yaml"
 
     def oof(self, trial_id: str) -> Path:
         """The OOF logits of a completed trial."""
