@@ -8,6 +8,7 @@ from spine_ray.show.words import (
     loss_text,
     minutes_text,
     number_text,
+    plain_text,
     rate_text,
     share_text,
     times_text,
@@ -79,3 +80,12 @@ def test_evidence_of_any_kind_can_be_written(value, text):
 
 def test_how_often_is_said_in_words():
     assert [times_text(count) for count in (1, 2, 3)] == ["once", "twice", "3 times"]
+
+
+def test_what_others_named_is_seen_and_does_nothing():
+    assert (
+        plain_text("caf\u00e9 \U0001f469\u200d\U0001f52c") == "caf\u00e9 \U0001f469\u200d\U0001f52c"
+    )  # one emoji of two
+    assert plain_text("a\nb\tc\x00\x1b[31m\u202e\udce9") == "a\u21b5b\ufffdc\ufffd\ufffd[31m\ufffd\ufffd"
+    assert plain_text("abcdef", 6) == "abcdef"
+    assert plain_text("abcdefg", 6) == "abcde\u2026"

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spine_ray.climb.choice import Choice
-from spine_ray.climb.rows import best_of_each
 from spine_ray.climb.files import StudyFiles
+from spine_ray.climb.rows import best_of_each
 from spine_ray.ensemble.calibrate import log_probs
-from spine_ray.ensemble.metrics import Reliability, reliability
+from spine_ray.ensemble.metrics import Reliability, reliability, wilson_interval
 from spine_ray.ensemble.pool import floored, pairwise_disagreement
 from spine_ray.ladder.evidence import Evidence
 from spine_ray.show.board import BoardRow
@@ -149,18 +149,31 @@ def timing(study: StudyFiles) -> Timing | None:
 
 
 def short_names(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """Return the trials' architectures; with resolution, freeze depth and hash where two would have one name."""
-    short = [trial.config.backbone.partition(".")[0] for trial in trials]
-    return tuple(
-        name if short.count(name) == 1 else trial.trial_id for name, trial in zip(short, trials, strict=True)
-    )
+    """Return the trials' architectures, with as much of the configuration as tells those of one architecture apart."""
+    spelt = [_spellings(trial) for trial in trials]
+    names = []
+    for place, own in enumerate(spelt):
+        others = spelt[:place] + spelt[place + 1 :]
+        names.append(next(name for way, name in enumerate(own) if all(other[way] != name for other in others)))
+    return tuple(names)
+
+
+def _spellings(trial: Trial) -> tuple[str, ...]:
+    """Return a trial's names, the shortest first; the last is its own alone."""
+    config, architecture = trial.config, trial.config.backbone.partition(".")[0]
+    size, freeze = f"{config.resolution} px", f"f{config.freeze:.2f}"
+    ways = ("", f" {size}", f" {freeze}", f" {size} {freeze}", f" {trial.trial_id[-8:]}")
+    return (*(architecture + way for way in ways), trial.trial_id)
 
 
 def _curve(name: str, found: Reliability) -> ReliabilityCurve:
+    low, high = wilson_interval(found.accuracy, found.rows)
     return ReliabilityCurve(
         name=name,
         error=found.error,
         confidence=tuple(found.confidence.tolist()),
         accuracy=tuple(found.accuracy.tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
         rows=tuple(found.rows.tolist()),
     )

@@ -1,4 +1,4 @@
-"""Where the answer errs: class by class, and the dev rows on which the members disagree or all err. Never the test split."""
+"""Where the answer errs, by classes, and the dev rows, never test rows, on which members disagree or all err."""
 
 import hashlib
 import io
@@ -134,7 +134,9 @@ def _picture(said: Said, kind: PictureKind, row: int, apart: float, jpeg: bytes)
     samples, classes = said.samples, said.samples.classes
     place = int(samples.dev[row])
     likeliest = int(said.pool[row].argmax())
-    spoken = [(name, int(member[row].argmax()), member[row]) for name, member in zip(said.names, said.members, strict=True)]
+    spoken = [
+        (name, int(member[row].argmax()), member[row]) for name, member in zip(said.names, said.members, strict=True)
+    ]
     return Picture(
         kind=kind,
         sample_id=samples.sample_ids[place],

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.changes import keep_change
+from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.files import read_files
 from spine_ray.climb.history import look_at_change, look_back
 from spine_ray.climb.plan import Shape, check_shape, keep_outcome, keep_prediction, predict

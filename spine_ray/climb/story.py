@@ -14,10 +14,10 @@ from spine_ray.climb.figures import (
     timing,
     trial_points,
 )
+from spine_ray.climb.files import StudyFiles
 from spine_ray.climb.members import ensemble_board
 from spine_ray.climb.mistakes import class_rows, gallery, what_was_said
 from spine_ray.climb.rows import board_rows
-from spine_ray.climb.files import StudyFiles
 from spine_ray.data.rows import Source
 from spine_ray.data.sources import open_source
 from spine_ray.ensemble.selection import pooled_log_probs
@@ -38,7 +38,7 @@ def page_of(study: StudyFiles) -> ReportPage:
     last = study.history[-1] if study.history else None
     return ReportPage(
         study=str(study.paths.root),
-        made=datetime.now(UTC).isoformat(timespec="minutes"),
+        made=f"report of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         answer=answer_of(study),
         board=board,
         points=trial_points(study, board),
@@ -73,9 +73,10 @@ def answer_of(study: StudyFiles) -> Answer:
     families = "1 family" if kinds == 1 else f"{kinds} families"
     which = f"Use {names} alone" if len(members) == 1 else f"Use {len(members)} members of {families}: {names}"
     hours = sum(trial.seconds for trial in study.trials.values()) / 3600
+    effort = f"{hours:.2f} worker-hours" if hours >= 0.1 else f"{60 * hours:.1f} worker-minutes"
     cost = (
         f"It costs {report['cost']:.1f} ms an image on one {study.record.device} worker, and was found in "
-        f"{hours:.2f} worker-hours over {_count(len(study.trials), 'trial')}."
+        f"{effort} over {_count(len(study.trials), 'trial')}."
     )
     return Answer(
         sentences=(f"{which}: {_proof(study)}.", cost, f"{report['reason'][:1].upper()}{report['reason'][1:]}."),
@@ -119,7 +120,9 @@ def _without_choice(study: StudyFiles) -> tuple[str, ...]:
     if not done:
         return (first, "Nothing can be chosen from." if trials else "Nothing was trained on the present rows.")
     best = min(done, key=lambda trial: trial.log_loss or 0.0)
-    second = f"The best so far is {best.config.backbone}: OOF log-loss {best.log_loss:.4f}, accuracy {best.accuracy:.1%}."
+    second = (
+        f"The best so far is {best.config.backbone}: OOF log-loss {best.log_loss:.4f}, accuracy {best.accuracy:.1%}."
+    )
     return (first, second, "The search's own command goes on from here.")
 
 

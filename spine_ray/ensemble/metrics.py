@@ -192,6 +192,15 @@ def share_interval(hits: ArrayLike, groups: ArrayLike | None, *, seed: int) -> t
     if 0.0 < share < 1.0:
         return bootstrap_interval(right, groups, seed=seed)
     count = len(right) if groups is None else len(np.unique(np.asarray(groups)))
-    # Wilson's interval where all are right is (count / (count + z^2), 1), and mirrored where all are wrong.
-    inner = count / (count + _NORMAL_975**2)
-    return (inner, 1.0) if share == 1.0 else (0.0, 1.0 - inner)
+    low, high = wilson_interval(np.array([share]), np.array([count]))
+    return float(low[0]), float(high[0])
+
+
+def wilson_interval(
+    shares: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of Wilson's 95 % score interval (1927) of shares of so many independent cases each."""
+    square = _NORMAL_975**2
+    middle = (counts * shares + square / 2) / (counts + square)
+    reach = _NORMAL_975 * np.sqrt(counts * shares * (1.0 - shares) + square / 4) / (counts + square)
+    return np.clip(middle - reach, 0.0, 1.0), np.clip(middle + reach, 0.0, 1.0)

@@ -196,7 +196,9 @@ def _by_members(evidence: Evidence) -> list[dict[str, float]]:
     most = max((len(members) for found in evidence.cross_fits for members in found.picks[pool]), default=0)
     rows = []
     for size in range(max(1, min(len(candidates.rules.pinned), most)), most + 1):
-        apart = [row_losses(each.single, candidates.labels) - each.by_size[pool][size - 1] for each in evidence.cross_fits]
+        apart = [
+            row_losses(each.single, candidates.labels) - each.by_size[pool][size - 1] for each in evidence.cross_fits
+        ]
         rows.append({"members": size, **honest_gain(apart, candidates.groups).to_dict()})
     return rows
 

@@ -10,9 +10,7 @@ from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ensemble.pool import pooled
 
 
-def losses_by_size(
-    seen: Candidates, unseen: Candidates, calibrated: Calibrated, chosen: Chosen
-) -> NDArray[np.float64]:
+def losses_by_size(seen: Candidates, unseen: Candidates, calibrated: Calibrated, chosen: Chosen) -> NDArray[np.float64]:
     """Return the log-loss of rows that a selection did not see, for every number of members it may have.
 
     Smaller ensembles are what the greedy way had found before one member more came in, each with a final temperature

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Literal
 
 from spine_ray.ladder.gates import GateDecision
@@ -81,6 +82,9 @@ class ReliabilityCurve:
     confidence: tuple[float, ...]
     """Mean of each bin, ascending."""
     accuracy: tuple[float, ...]
+    low: tuple[float, ...]
+    """Lower ends of the intervals of the accuracies, each row by itself."""
+    high: tuple[float, ...]
     rows: tuple[int, ...]
 
 
@@ -179,6 +183,7 @@ class ReportPage:
     """All that a report shows."""
 
     study: str
+    """Where it is."""
     made: str
     """When, as it is to be read."""
     answer: Answer
@@ -208,3 +213,14 @@ class ReportPage:
     """Commands that made the study."""
     made_of: Mapping[str, str] = field(default_factory=dict)
     """What these commands have to find again, by name: versions, fingerprints, hashes."""
+
+    @property
+    def title(self) -> str:
+        """The study's own name: the last part of where it is."""
+        return PurePath(self.study).name or self.study
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The tiers of which anything is shown, from the first."""
+        named = [*(curve.tier for curve in self.curves), *(row.tier for row in self.board)]
+        return tuple(dict.fromkeys([*named, *(point.tier for point in self.points)]))

@@ -1,9 +1,34 @@
 """How numbers are written, everywhere the same: log-loss with four decimals, shares in percent, time in words."""
 
+import unicodedata
 from collections.abc import Mapping
 
 NOTHING = "-"
 """Stands where a number does not exist."""
+
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Unicode categories that act instead of being seen: controls, directions, line ends; half pairs and private ones."""
+_JOINER = "\u200d"
+"""Holds the parts of one emoji together."""
+
+
+def plain_text(text: str, most: int | None = None) -> str:
+    """Write what other people named so that it is seen and does nothing: no line ends, turned directions, controls.
+
+    Args:
+        text: Anything.
+        most: Characters to show; None for all.
+    """
+    seen = "".join(
+        "\u21b5"
+        if letter == "\n"
+        else "\ufffd"
+        if unicodedata.category(letter) in _UNSEEN and letter != _JOINER
+        else letter
+        for letter in text
+    )
+    return seen if most is None or len(seen) <= most else f"{seen[: most - 1]}\u2026"
 
 
 def loss_text(value: float | None) -> str:
