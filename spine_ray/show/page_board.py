@@ -47,7 +47,7 @@ _FOUND = (
 )
 _EARLIER = "On the rows as they were; not comparable with the others."
 _HEADS = (
-    "tier", "backbone", "#px", "#freeze", "#log-loss", "interval", "#behind the best", "#accuracy", "#min",
+    "tier", "backbone", "#log-loss", "interval", "#behind the best", "#accuracy", "#px", "#freeze", "#min",
     "#images/s", "#MACs",
 )  # fmt: skip
 
@@ -129,12 +129,12 @@ def _board_row(row: BoardRow, style: str, scale: tuple[float, float]) -> str:
     cells = [
         f'<td class="tier"><i class="dot {style}"></i>{text(row.tier)}</td>',
         f"<td>{text(row.backbone)}<small>{text(row.family)}, {text(row.trial_id)}</small></td>",
-        number(str(row.resolution)),
-        number(freeze_text(row.freeze)),
         number(loss_text(row.log_loss)),
         f"<td>{whisker}{low_high}</td>",
         number(behind_text(row)),
         number(share_text(row.accuracy)),
+        number(str(row.resolution)),
+        number(freeze_text(row.freeze)),
         number(minutes_text(row.minutes)),
         number(rate_text(row.train_images_s)),
         number(count_text(row.macs)),

@@ -122,7 +122,10 @@ pre {
   section { padding: 16px 14px; }
   h1 { font-size: 22px; }
   .answer p:first-child { font-size: 16.5px; }
-  .figure { min-width: min(var(--most), 640px); }
+  .figure { min-width: calc(0.72 * var(--most)); }
+  th, td { padding: 5px 7px; }
+  .pictures { grid-template-columns: repeat(2, 1fr); }
+  .picture { flex-direction: column; gap: 4px; }
 }
 @media print {
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
