@@ -70,14 +70,16 @@ def write_study(
 ) -> StudyPaths:
     """Write a study with its pictures beside it, and choose its ensemble where a trial is completed."""
     paths, data = StudyPaths(root / "study"), root / "pictures.parquet"
+    root.mkdir(parents=True, exist_ok=True)
     write_pictures(data, classes, per_class)
     samples = build_samples(inspect_source(open_source(str(data))), folds=3, test_share=0.2)
     paths.root.mkdir(parents=True)
     write_record(paths, record_of(data, samples))
     write_samples(paths.samples, samples)
     shared = np.random.default_rng(0).normal(size=(len(samples.labels), len(classes)))
+    starts = {told.backbone: told for told in reversed(trials)}  # the first of each backbone
     for number, told in enumerate(trials):
-        for event in events_of(told, number, samples, paths, shared):
+        for event in events_of(told, number, samples, paths, shared, is_start=starts[told.backbone] is told):
             append_event(paths.ledger, event)
     write_costs(
         paths, [cost_of(told, number) for number, told in enumerate({cost_key(t.config): t for t in trials}.values())]
@@ -116,7 +118,9 @@ def record_of(data: Path, samples: Samples) -> StudyRecord:
     )  # fmt: skip
 
 
-def events_of(told: Told, number: int, samples: Samples, paths: StudyPaths, shared: np.ndarray) -> list[Event]:
+def events_of(
+    told: Told, number: int, samples: Samples, paths: StudyPaths, shared: np.ndarray, *, is_start: bool
+) -> list[Event]:
     """Return what the ledger says of a trial; its OOF logits are written where it is completed."""
     trial_id, steps = told.config.trial_id, 6 if told.status == "completed" else 2
     own = np.random.default_rng(number + 1).normal(size=shared.shape)
@@ -128,7 +132,7 @@ def events_of(told: Told, number: int, samples: Samples, paths: StudyPaths, shar
     said = log_probs(logits[dev], fit_temperature(logits[dev], labels))
     loss, share = log_loss(said, labels), accuracy(said, labels)
     started = TrialStarted(
-        trial_id=trial_id, tier=told.tier, config=told.config, family=told.family, is_start=told.freeze < 1.0,
+        trial_id=trial_id, tier=told.tier, config=told.config, family=told.family, is_start=is_start,
         total_steps=6, params=5_000, macs=1_000_000, weights_source="random", licence="unknown",
         data_version=samples.version, time=float(number),
     )  # fmt: skip

@@ -26,6 +26,7 @@ HOSTILE = (
     "x" * 300, "\u202eright to left", "../..", "=1+1", "$x^2$", "</section></main>",
 )  # fmt: skip
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PACKAGE = Path(__file__).parents[1] / "spine_ray"
 STRONG = tuple(replace(told, shared=0.1) for told in FIVE)
 """Trials that are worth pooling."""
 
@@ -297,11 +298,16 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(
     assert said.startswith("error: ") and said.count("\n") == 1
 
 
-def test_the_command_loads_no_torch_and_no_ray_and_a_search_no_figures() -> None:
-    light = "import spine_ray.climb.story, spine_ray.show.page, sys; sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
-    lazy = "import spine_ray.climb.search, sys; sys.exit('spine_ray.show.figures' in sys.modules)"
-    for code in (light, lazy):
-        assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+def test_the_command_loads_no_torch_and_no_ray() -> None:
+    code = "import spine_ray.climb.story, spine_ray.show.page, sys; sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_search_loads_what_draws_only_when_it_draws() -> None:
+    drawing = re.compile(r"^(?:from|import) (?:matplotlib|spine_ray\.show\.(?:page|figure))", re.MULTILINE)
+    rooms = [*(PACKAGE / "climb").glob("*.py"), PACKAGE / "search.py", PACKAGE / "show" / "terminal.py"]
+    assert len(rooms) > 20
+    assert [file.name for file in rooms if drawing.search(file.read_text())] == []
 
 
 def test_a_chosen_ensemble_that_the_test_split_never_saw_says_so(tmp_path: Path) -> None:

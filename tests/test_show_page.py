@@ -91,6 +91,10 @@ def picture(kind, answer="dog"):
 
 @pytest.fixture
 def page():
+    return make_page()
+
+
+def make_page():
     rows = (row("a", role="start"), row("b", "mid", log_loss=0.4, minutes=30.0), row(EVIL, "heavy", log_loss=0.3))
     ensemble = EnsembleBoard(
         pool="log probabilities",
@@ -143,8 +147,16 @@ def page():
     )  # fmt: skip
 
 
-def drawn(page):
-    return page_html(page, draw_figures(page))
+@pytest.fixture(scope="module")
+def figures():
+    """Return the figures of `page`, drawn once: drawing is what takes time."""
+    return draw_figures(make_page())
+
+
+@pytest.fixture
+def drawn(figures):
+    """Return a function that makes the HTML of a page; its figures are those of `page`."""
+    return lambda page: page_html(page, figures)
 
 
 class Balance(HTMLParser):
@@ -168,7 +180,7 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_well_formed_and_nothing_in_it_runs(page):
+def test_the_page_is_well_formed_and_nothing_in_it_runs(page, drawn):
     balance = Balance()
     balance.feed(drawn(page))
     assert balance.open == []
@@ -176,7 +188,7 @@ def test_the_page_is_well_formed_and_nothing_in_it_runs(page):
     assert {"svg", "table", "section", "img"} <= balance.seen
 
 
-def test_the_page_asks_nothing_of_the_network(page):
+def test_the_page_asks_nothing_of_the_network(page, drawn):
     text = drawn(page)
     balance = Balance()
     balance.feed(text)
@@ -188,13 +200,13 @@ def test_the_page_asks_nothing_of_the_network(page):
     assert "@media print" in text
 
 
-def test_what_others_named_cannot_turn_or_break_lines(page):
+def test_what_others_named_cannot_turn_or_break_lines(page, drawn):
     text = drawn(page)
     assert "\u202e" not in text
     assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;\u21b5\ufffd" in text
 
 
-def test_every_part_of_the_study_is_on_the_page_and_linked(page):
+def test_every_part_of_the_study_is_on_the_page_and_linked(page, drawn):
     text = drawn(page)
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles == [
@@ -227,7 +239,7 @@ def test_every_part_of_the_study_is_on_the_page_and_linked(page):
     assert "open it" not in text  # who reads the page has opened it
 
 
-def test_pictures_show_what_was_said_and_whether_it_was_right(page):
+def test_pictures_show_what_was_said_and_whether_it_was_right(page, drawn):
     text = drawn(page)
     assert text.count('src="data:image/jpeg;base64,/9g="') == 2
     assert '<b class="wrong">dog</b> 90%' in text
@@ -235,32 +247,33 @@ def test_pictures_show_what_was_said_and_whether_it_was_right(page):
 
 
 def test_a_page_of_an_unfinished_study_has_what_there_is():
-    text = drawn(ReportPage(study="s", made="now", answer=Answer(sentences=("No.",), commands=()), board=()))
+    page = ReportPage(study="s", made="now", answer=Answer(sentences=("No.",), commands=()), board=())
+    text = page_html(page, draw_figures(page))
     assert re.findall(r"<h2>(.*?)</h2>", text) == ["Board"]
     assert "No trial has completed." in text
 
 
-def test_a_report_is_replaced_whole_and_leaves_nothing_else(page, tmp_path):
+def test_a_report_is_replaced_whole_and_leaves_nothing_else(page, figures, tmp_path):
     path = tmp_path / "deep" / "report.html"
-    write_report(path, page)
-    write_report(path, replace(page, study="studies/second"))
+    write_report(path, page, figures)
+    write_report(path, replace(page, study="studies/second"), figures)
     assert "<h1>second</h1>" in path.read_text(encoding="utf-8")
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-def test_half_a_character_in_a_name_does_not_stop_the_page(page, tmp_path):
-    write_report(tmp_path / "report.html", replace(page, study="caf\udce9"))
+def test_half_a_character_in_a_name_does_not_stop_the_page(page, figures, tmp_path):
+    write_report(tmp_path / "report.html", replace(page, study="caf\udce9"), figures)
     assert "caf\ufffd" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_all_figures_are_saved_by_name(page, tmp_path):
-    files = save_figures(tmp_path / "figures", draw_figures(page))
+def test_all_figures_are_saved_by_name(figures, tmp_path):
+    files = save_figures(tmp_path / "figures", figures)
     names = {file.stem for file in files}
     assert names == {"ladder", "sizes", "curves", "calibration"}
     assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == sorted(file.name for file in files)
 
 
-def test_a_row_that_was_not_compared_is_never_first(page):
+def test_a_row_that_was_not_compared_is_never_first(page, drawn):
     best = replace(row("b", role="start", log_loss=0.4), behind=0.0, margin=0.0)
     failed = replace(row("a", role="start", log_loss=0.1), note="failed at epoch 1 of 6")
     text = drawn(replace(page, board=(failed, best)))
@@ -269,7 +282,7 @@ def test_a_row_that_was_not_compared_is_never_first(page):
     assert "failed at epoch 1 of 6" in text
 
 
-def test_many_classes_scroll_by_themselves(page):
+def test_many_classes_scroll_by_themselves(page, drawn):
     rows = tuple(replace(page.classes[0], name=f"class {n}") for n in range(300))
     text = drawn(replace(page, classes=rows))
     assert 'class="scroll tall"' in text

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ _PLACES = (
 """Where a name may stand beside its point: points to the right and up, and how it is aligned."""
 _LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
-_RC = {
+_RC: dict[Any, object] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
     "svg.hashsalt": "spine_ray",
     "text.parse_math": False,
@@ -125,7 +126,8 @@ def lay_out(figure: Figure) -> RendererAgg:
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    return canvas.get_renderer()
+    renderer: RendererAgg = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    return renderer
 
 
 @dataclass(frozen=True, slots=True)
