@@ -49,6 +49,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         before = look_back(desk)
         prediction = None
         if request.update:
+            desk.paths.plan.unlink(missing_ok=True)  # it is of another search
             bring_up_to_date(desk, request.update, budget)
         else:
             prediction = _predict(desk, budget)
