@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: search test check format lock
+.PHONY: search test drills check format lock
 
 search: $(READY)
 	$(BIN)/python -m spine_ray.search --space ladder
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Long ones: deaths by the dozen, servers and backbones that fail in every way, a fuzz of hours.
+drills: $(READY)
+	$(BIN)/python -m pytest tests/drills
 
 check: $(READY)
 	$(BIN)/ruff format --check .

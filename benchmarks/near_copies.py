@@ -8,13 +8,12 @@ import io
 import resource
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageEnhance
-from sklearn.datasets import load_sample_images
+from PIL import Image
 
+from benchmarks.copies import ALTERED, pieces, source_of, textures
 from benchmarks.textures import drawings, picture
 from spine_ray.data.audit import audit
 from spine_ray.data.digits import digits_source
@@ -24,33 +23,13 @@ from spine_ray.data.inspection import inspect_source
 from spine_ray.data.likeness import print_of
 from spine_ray.data.limits import AuditLimits
 from spine_ray.data.near import find_near_copies
-from spine_ray.data.rows import Row, Source
 from spine_ray.data.sources import open_source
 
 PICTURES, SIDE = 20_000, 48
 
 
-class Listed:
-    """Pictures in memory, stored without loss."""
-
-    def __init__(self, images: list[Image.Image]) -> None:
-        self.images = images
-
-    def read(self, index: int, path: str) -> bytes:
-        buffer = io.BytesIO()
-        self.images[index].save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
-
-
 def groups_of(images: list[Image.Image]) -> tuple[tuple[int, ...], ...]:
-    rows = tuple(Row(path=f"row {index}", class_name="ab"[index % 2]) for index in range(len(images)))
-    source = Source(name="pictures", kind="parquet", rows=rows, reader=Listed(images))
-    return find_near_copies(inspect_source(source), AuditLimits()).groups()
-
-
-def textures(side: int, number: int) -> list[Image.Image]:
-    rng, draw = np.random.default_rng(side), list(drawings().values())
-    return [Image.fromarray(picture(draw[index % len(draw)], rng, side)) for index in range(number)]
+    return find_near_copies(inspect_source(source_of(images)), AuditLimits()).groups()
 
 
 def digits(side: int) -> list[Image.Image]:
@@ -59,47 +38,17 @@ def digits(side: int) -> list[Image.Image]:
     return [scan.resize((side, side), Image.Resampling.BICUBIC) if side > 8 else scan for scan in scans]
 
 
-def pieces() -> list[Image.Image]:
-    return [
-        Image.fromarray(photo[top : top + 96, left : left + 96])
-        for photo in load_sample_images().images
-        for top in range(0, 320, 64)
-        for left in range(0, 540, 64)
-    ]
-
-
-def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer)
-
-
-def cropped(image: Image.Image, share: float) -> Image.Image:
-    width, height = image.size
-    return image.crop((round(share * width), round(share * height), width, height))
-
-
-ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "JPEG quality 90": lambda image: jpeg(image, 90),
-    "JPEG quality 60": lambda image: jpeg(image, 60),
-    "JPEG quality 30": lambda image: jpeg(image, 30),
-    "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
-    "1.5 times the size": lambda image: image.resize((image.width * 3 // 2, image.height * 3 // 2)),
-    "half the size, JPEG 75": lambda image: jpeg(image.resize((image.width // 2, image.height // 2)), 75),
-    "brightness x 1.2": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
-    "brightness x 0.8": lambda image: ImageEnhance.Brightness(image).enhance(0.8),
-    "cropped by 2 %": lambda image: cropped(image, 0.02),
-    "cropped by 4 %": lambda image: cropped(image, 0.04),
-}
-
-
 def show_likeness() -> None:
     sets = {f"digits at {side} px": digits(side) for side in (8, 32, 64)}
-    sets |= {"textures at 48 px": textures(48, 3000), "textures at 96 px": textures(96, 1500), "pieces": pieces()}
+    sets |= {
+        "textures at 48 px": textures(3000, 48, 48),
+        "textures at 96 px": textures(1500, 96, 96),
+        "pieces": pieces(),
+    }
     for name, images in sets.items():
         grouped = sum(map(len, groups_of(images)))
         print(f"{name}: {grouped} of {len(images)} pictures in groups, though none is a copy")
-    for name, originals in (("pieces", pieces()), ("textures", textures(64, 436))):
+    for name, originals in (("pieces", pieces()), ("textures", textures(436, 64, 64))):
         images = [image for image in originals if print_of(image)]
         for what, alter in ALTERED.items():
             groups = groups_of([*images, *map(alter, images)])

@@ -19,6 +19,7 @@ from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import EpochDone, Event, TrialStarted
+from spine_ray.study.hold import held
 from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
@@ -48,14 +49,14 @@ def run_spine(
         backbone the arithmetic it was computed in.
     """
     paths = StudyPaths(out / "study")
-    with running_ray(None, WORKERS) as workers:  # first, so that the workers import meanwhile
+    with held(paths) as hold, running_ray(None, WORKERS) as workers:  # first, so that the workers import meanwhile
         source = open_source(str(folder / NAME))
         samples = _all_dev(build_samples(inspect_source(source), seed=0), read_table(folder))
         write_samples(paths.samples, samples)
         places = source.locate(samples.paths)
         side = short_side(max(trial.resolution for trial in trials))
         pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
-        chosen = _arithmetic(trials, _order(paths, pixels.folder, {}), workers, arithmetic)
+        chosen = _arithmetic(trials, _order(paths, pixels.folder, {}, hold.token), workers, arithmetic)
         epochs: list[EpochDone] = []
 
         def keep(event: Event) -> None:
@@ -63,7 +64,7 @@ def run_spine(
                 epochs.append(event)
 
         plan = _plan(trials, samples.num_folds)
-        run_tier(plan, _order(paths, pixels.folder, chosen), workers, keep)
+        run_tier(plan, _order(paths, pixels.folder, chosen, hold.token), workers, keep)
     rows = _rows_of(read_table(folder), samples)
     for trial in trials:
         np.save(logits_file(out, trial), read_oof(paths, trial.trial_id, samples)[rows])
@@ -95,9 +96,10 @@ def _rows_of(table: FoldTable, samples: Samples) -> npt.NDArray[np.int64]:
     return np.array([place[Path(path).name] for path in table.paths])
 
 
-def _order(paths: StudyPaths, pixels: Path, arithmetic: dict[str, Arithmetic]) -> WorkOrder:
+def _order(paths: StudyPaths, pixels: Path, arithmetic: dict[str, Arithmetic], holder: str) -> WorkOrder:
     return WorkOrder(
         study=paths.root,
+        holder=holder,
         pixels=pixels,
         seed=0,
         weights=(),
@@ -114,7 +116,8 @@ def _arithmetic(
     first = {trial.backbone: trial for trial in reversed(trials)}
     if fixed is not None:
         return dict.fromkeys(first, fixed)
-    return dict(zip(first, choose_arithmetic(list(first.values()), order, workers), strict=True))
+    found = dict(zip(first, choose_arithmetic(list(first.values()), order, workers), strict=True))
+    return {backbone: each for backbone, each in found.items() if isinstance(each, Arithmetic)}
 
 
 def _plan(trials: Sequence[TrialConfig], folds: int) -> TierPlan:
@@ -132,7 +135,9 @@ def _plan(trials: Sequence[TrialConfig], folds: int) -> TierPlan:
         reduction=1,
         control=None,
         deadline=None,
-        admit=lambda _: None,
+        admit=lambda _, now: None,
+        effort=lambda _: 1.0,
+        patience=lambda _: 3600.0,
         describe=lambda trial, is_start: TrialStarted(
             trial_id=trial.trial_id,
             tier=tier.name,

@@ -4,13 +4,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, print; return 0, 2 for bad input, or 3 where the data must be mended first."""
     given = _parser().parse_args(arguments)
-    from rich.console import Console
 
     from spine_ray.climb.check import run_check
     from spine_ray.climb.words import check_request
@@ -21,11 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = make_console()
     progress = make_progress(console)
     try:
-        source = open_source(given.data)
+        source = open_source(given.data, given.data_root)
         checked = run_check(check_request(given, source), source, progress)
     except ValueError as error:
         progress.close()
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     progress.close()
     print_audit(console, checked.audit, checked.paths, tuple(map(str, checked.files)))
@@ -35,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="python -m spine_ray.check", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", help="folder of class folders, CSV or Parquet; default: the built-in sample digits")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="pictures may lie anywhere in DIR; default: the data's own folder"
+    )
     parser.add_argument("--space", default="ladder", metavar="NAME_OR_FILE", help="whose first tier and thresholds")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the space")
     parser.add_argument("--out", type=Path, help="folder for what is found; default: checks/DATA")

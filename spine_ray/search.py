@@ -1,5 +1,6 @@
 """`python -m spine_ray.search`: climb the ladder on a data set and answer with evidence."""
 
+import argparse
 import os
 import shlex
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 from spine_ray.show.live import make_console, make_progress
 
 
@@ -19,17 +20,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers are what uses the other cores
     console = make_console()
+    from spine_ray.climb.interruption import INTERRUPTED, interruptible
+
+    def tell_interrupted() -> None:
+        console.print("interrupted; the same command again goes on from here", markup=False)
+
+    try:
+        with interruptible(tell_interrupted):
+            return _run(given, words, console, began)
+    except KeyboardInterrupt:
+        tell_interrupted()
+        return INTERRUPTED
+
+
+def _run(given: argparse.Namespace, words: Sequence[str], console: Console, began: float) -> int:
+    """Run what was asked for and print it; return the exit code."""
     # Imported here, so that --help and wrong words are answered without waiting for torch.
+    from spine_ray.climb.fetch import fetch_weights
     from spine_ray.climb.request import StoppedByGate
     from spine_ray.climb.search import plan_search, run_search
     from spine_ray.climb.words import search_request
     from spine_ray.data.sources import open_source
+    from spine_ray.show.fetched import tell_fetched
     from spine_ray.show.plan_table import print_plan
     from spine_ray.show.terminal import print_page
 
     progress = make_progress(console)
     try:
-        source = open_source(given.data)
+        if given.fetch is not None:
+            files = fetch_weights(given.space, given.set, given.fetch, progress.say)
+            tell_fetched(progress, files, given.space, given.fetch)
+            return 0
+        source = open_source(given.data, given.data_root)
         request = search_request(given, source, f"python -m spine_ray.search {shlex.join(words)}", began)
         if request.plan:
             print_plan(console, plan_search(request, source, progress))
@@ -37,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = run_search(request, source, progress)
     except ValueError as error:
         progress.close()
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     except StoppedByGate as stop:
         progress.close()
@@ -45,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     except KeyboardInterrupt:
         progress.close()
-        console.print("interrupted; the same command again goes on from here", markup=False)
-        return 130
+        raise
     print_page(console, page)
     return 0
 
@@ -55,10 +76,16 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m spine_ray.search", description=__doc__, allow_abbrev=False)
     parser.add_argument("--space", action="append", required=True, metavar="NAME_OR_FILE", help="repeat for a queue")
     parser.add_argument("--data", help="folder of class folders, CSV or Parquet; default: the built-in sample digits")
-    parser.add_argument("--study", type=Path, help="folder of the study; default: studies/SPACE-DATA")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="pictures may lie anywhere in DIR; default: the data's own folder"
+    )
+    parser.add_argument("--study", help="folder of the study, or s3://, gs://; default: studies/SPACE-DATA")
     parser.add_argument("--budget", help="wall time, such as 30m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the space")
     parser.add_argument("--weights", help="auto, pretrained, random, or a folder of safetensors")
+    parser.add_argument(
+        "--fetch", type=Path, metavar="DIR", help="gather the weights files of the spaces in DIR, and train nothing"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="trials at once; default: what the machine holds")
     parser.add_argument("--address", help="a running Ray cluster")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,20 +17,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from spine_ray.climb.choice import Limits, read_choice
     from spine_ray.climb.members import ensemble_board
     from spine_ray.climb.pick import Edits, open_stored, pick
-    from spine_ray.show.live import make_console
+    from spine_ray.show.live import make_console, tell
     from spine_ray.show.terminal import print_ensemble
+    from spine_ray.study.paths import StudyPaths
+    from spine_ray.study.record import read_record
+    from spine_ray.study.survey import opened_to_change, survey
 
-    console = make_console()
+    console, aside = make_console(), Console(stderr=True, soft_wrap=True)
+    paths = StudyPaths(given.study)
     try:
-        study = open_stored(given.study)
+        read_record(paths.root)  # there has to be one
         if given.show:
-            choice = read_choice(study.paths, study.completed)
+            tell(aside, survey(paths).lines)
+            study = open_stored(paths.root)
+            choice = read_choice(paths, study.trials)
         else:
             edits = Edits(add=given.add, drop=given.drop, pin=given.pin, ban=given.ban, free=given.free)
             limits = Limits(max_members=given.max_members, max_cost=given.max_cost, max_per_family=given.max_per_family)
-            choice = pick(study, edits, limits)
+            with opened_to_change(paths) as opened:
+                tell(aside, opened.lines)
+                study = open_stored(paths.root)
+                choice = pick(study, edits, limits)
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     print_ensemble(console, ensemble_board(choice), choice.wishes.lines, study.not_fitted)
     return 0

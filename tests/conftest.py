@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spine_ray.core.fit import Fit
     from spine_ray.core.network import Network, Setup
     from spine_ray.core.task import Rows, Task
+    from tests.object_store import ObjectStore
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,3 +121,17 @@ def make_fit(make_network: Callable[..., Network]) -> Callable[..., Fit]:
         return Fit(config.recipe, task, rows, part, used.learner(config.recipe.batch_size), inputs)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """Start an S3-compatible server on loopback, with the environment that its clients need."""
+    from tests.object_store import ObjectStore
+
+    store = ObjectStore()
+    store.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        yield store
+    store.stop()

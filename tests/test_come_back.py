@@ -6,13 +6,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_search import CLASSES, oof_bytes, run, write_pictures
+from test_search import CLASSES, oof_bytes, run_here, write_pictures
 
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
 from spine_ray.study.tables import read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
 
 SPACE = """
 folds: 2
@@ -41,7 +43,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
     write_pictures(folder / "pictures")
     write_space(folder, "one", "test_resnet")
     write_space(folder, "two", "test_efficientnet")
-    return folder, run(folder, "--space", "one.yaml", *WORDS, "--plan")
+    return folder, run_here(folder, "--space", "one.yaml", *WORDS, "--plan")
 
 
 @pytest.mark.timeout(120)
@@ -60,7 +62,7 @@ def test_a_plan_trains_nothing_and_says_what_it_would_take(
 @pytest.fixture(scope="module")
 def finished(planned: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
     folder, _ = planned
-    done = run(folder, "--space", "one.yaml", *WORDS)
+    done = run_here(folder, "--space", "one.yaml", *WORDS)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -69,7 +71,7 @@ def finished(planned: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
 def added(finished: Path) -> tuple[dict[str, bytes], subprocess.CompletedProcess[str]]:
     """What the first search left, and what adding a backbone printed."""
     before = oof_bytes(finished / "study")
-    return before, run(finished, "--space", "two.yaml", *WORDS)
+    return before, run_here(finished, "--space", "two.yaml", *WORDS)
 
 
 @pytest.mark.timeout(200)
@@ -129,7 +131,7 @@ def grown(
             shutil.copy(finished / "more" / name / f"{number}.png", finished / "pictures" / name)
     resnet = next(name for name in trials_of(finished / "study") if name.startswith("test_resnet"))
     folds = dict(zip(before.sample_ids, before.folds.tolist(), strict=True))
-    return folds, run(finished, "--space", "one.yaml", *WORDS, "--update", resnet)
+    return folds, run_here(finished, "--space", "one.yaml", *WORDS, "--update", resnet)
 
 
 @pytest.mark.timeout(200)
@@ -156,7 +158,7 @@ def test_a_trial_that_is_up_to_date_is_not_trained_again(
     finished: Path, grown: tuple[dict[str, int], subprocess.CompletedProcess[str]]
 ) -> None:
     resnet = next(name for name in trials_of(finished / "study") if name.startswith("test_resnet"))
-    again = run(finished, "--space", "one.yaml", *WORDS, "--update", resnet)
+    again = run_here(finished, "--space", "one.yaml", *WORDS, "--update", resnet)
     assert again.returncode == 2
     assert again.stderr.startswith(f"error: --update {resnet}: that trial was trained on the rows as they are now")
     assert again.stderr.count("\n") == 1

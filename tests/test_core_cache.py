@@ -13,15 +13,19 @@ import pytest
 from spine_ray.core.cache import (
     GB,
     RESERVE,
+    SUM_BYTES,
     Hold,
     NoRoomError,
+    Summed,
     build_entry,
     build_file,
     cache_budget,
     cache_folder,
     check_room,
+    discard,
     entry_folder,
     evict,
+    is_whole,
     try_build_file,
 )
 
@@ -365,6 +369,38 @@ def test_folders_that_are_not_the_cache_s_are_never_touched(cache):
     evict(0)
     assert (pictures / "beach.png").exists()
     assert (cache / "other" / "things").exists()
+
+
+def test_what_is_discarded_is_built_anew_and_its_users_keep_what_they_have(cache):
+    folder = entry_folder("pixels", "one")
+    held = build_entry(folder, fill)
+    with (folder / "data").open("rb") as user:
+        discard(folder)
+        assert not folder.exists()
+        assert user.read() == CHUNK
+    build_entry(folder, lambda building: (building / "data").write_bytes(b"other"))
+    assert (folder / "data").read_bytes() == b"other"
+    discard(folder / "data")
+    assert {path.name for path in folder.iterdir()} <= {"held", "data.lock"}
+    assert held
+
+
+@pytest.mark.parametrize("content", [b"", b"a", CHUNK * 3000])
+def test_a_file_with_its_checksum_is_whole_until_a_byte_changes_or_is_gone(tmp_path, content):
+    path = tmp_path / "data"
+    with path.open("wb") as file:
+        summed = Summed(file)
+        for start in range(0, len(content), 999_999):
+            summed.write(content[start : start + 999_999])
+        summed.close()
+    written = path.read_bytes()
+    assert written[:-SUM_BYTES] == content
+    assert is_whole(path)
+    changed = (written[:-1], b"", b"y" + written[1:] if content else b"1234", written + b"x")
+    for number, damaged in enumerate(changed):
+        other = tmp_path / str(number)
+        other.write_bytes(damaged)
+        assert not is_whole(other)
 
 
 def test_room_is_what_the_disk_has_free_less_the_reserve(cache, monkeypatch):

@@ -34,6 +34,6 @@ def test_the_same_rows_give_the_same_sheet(digits_task) -> None:
 
 def test_long_and_foreign_names_fit_their_column(digits_task) -> None:
     task = digits_task(40)
-    names = ("x" * 300, "漢字", "a\nb", *map(str, range(7)))
+    names = ("x" * 5000, "漢字", "a\nb\x00\x1b[2J\u202e🐈\u200d⬛", "", *map(str, range(6)))
     sheet = np.asarray(opened(contact_sheet(task, np.arange(40), names, HARMLESS, 32)))
     assert (sheet[30:, 140:150] == 250).all(), "nothing is written between the names and the pictures"

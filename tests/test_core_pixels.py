@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from spine_ray.core.cache import RESERVE, NoRoomError, evict
-from spine_ray.core.pixels import build_pixels, decode, open_pixels, short_side
+from spine_ray.core.pixels import build_pixels, damaged_pictures, decode, open_pixels, short_side
 
 WIDTH, HEIGHT = 24, 16
 GREY = np.linspace(0, 255, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
@@ -282,9 +282,9 @@ def test_old_pixel_files_go_when_another_is_built(cache, monkeypatch):
     with builder(2, 2) as process:
         process.communicate()
     (old,) = folders(cache)
-    monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-6")
+    monkeypatch.setenv("SPINE_RAY_CACHE_GB", "2e-6")
     new = build_pixels(flat, ["a", "b"], 8)
-    assert set(folders(cache)) == {old, new.folder}, "1,000 bytes are room for the old file"
+    assert set(folders(cache)) == {old, new.folder}, "2,000 bytes are room for the old file"
     monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-9")
     newer = build_pixels(flat, ["c", "d"], 8)
     assert set(folders(cache)) == {new.folder, newer.folder}, "an open file stays"
@@ -371,3 +371,29 @@ def test_a_damaged_pixel_file_is_refused_in_one_line(cache, damage):
     with pytest.raises(ValueError, match="delete the folder to rebuild it") as refusal:
         open_pixels(folder)
     assert "\n" not in str(refusal.value)
+
+
+def flip_a_byte(folder: Path):
+    content = bytearray((folder / "pixels.bin").read_bytes())
+    content[200] ^= 1
+    (folder / "pixels.bin").write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_pixels, cut_index, fill_index_with_text, flip_a_byte])
+def test_a_damaged_pixel_file_is_decoded_anew_before_it_is_used(cache, damage, caplog):
+    before = build_pixels(flat, ["a", "b"], 8)
+    whole = (before.folder / "pixels.bin").read_bytes()
+    damage(before.folder)
+    again = build_pixels(flat, ["a", "b"], 8)
+    assert (again.folder / "pixels.bin").read_bytes() == whole
+    assert damaged_pictures(again) == []
+    (told,) = caplog.messages
+    assert str(before.folder) in told
+    assert told.endswith("; they are decoded anew")
+    assert "\n" not in told
+
+
+def test_the_damaged_picture_is_found(cache):
+    pixels = build_pixels(flat, ["a", "b", "c"], 8)
+    flip_a_byte(pixels.folder)
+    assert damaged_pictures(open_pixels(pixels.folder)) == [1], "a picture takes 192 bytes"

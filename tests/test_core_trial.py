@@ -5,12 +5,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from scipy.stats import binom
 from torch import nn
 
 from spine_ray.core.pixels import PixelFile
 from spine_ray.core.task import Task
 from spine_ray.core.trial import ALL_FOLDS, EpochRecord, TrialRun
+from spine_ray.space.arithmetic import Arithmetic
 
 EPOCHS, FOLDS = 2, 3
 ROWS, TEST_ROWS = 120, 20
@@ -376,3 +378,76 @@ def test_shuffled_labels_stay_at_chance(freeze, lr, digits_task, trial_config, l
     assert CHANCE[0] <= right <= CHANCE[1]
     # One temperature for all rows cannot find much in noise.
     assert np.log(10) - 0.02 < log_loss < np.log(10) + 0.02
+
+
+RESUMABLE = {
+    "all trained": {"freeze": 0.0},
+    "contiguous, drop-path": {"backbone": "test_convnext", "freeze": 0.0, "drop_path": 0.2},
+    "transformer with a frozen part": {"backbone": "test_vit", "freeze": 0.5, "drop_path": 0.1},
+    "head alone": {"freeze": 1.0},
+}
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("kind", RESUMABLE)
+def test_a_trial_that_goes_on_in_another_network_ends_with_the_same_bits(
+    kind, after, task, folds, trial_config, begin, tmp_path
+):
+    given = {"backbone": "test_resnet", **RESUMABLE[kind]}
+    config = trial_config(given.pop("backbone"), epochs=3, **given)
+    setup = {"arithmetic": Arithmetic("float32", "contiguous")} if "contiguous" in kind else {}
+    whole = begin(config, task, folds, 2, **setup)
+    told = [record.log_loss for record in run_all(whole)]
+    first = begin(config, task, folds, 2, **setup)
+    for _ in range(after):
+        first.next_epoch()
+    save_file({name: np.asarray(array, order="C") for name, array in first.state().items()}, tmp_path / "state")
+    torch.manual_seed(123)  # nothing of this process may matter
+    second = begin(config, task, folds, 2, **setup)
+    second.resume(first.turns_done, load_file(tmp_path / "state"))
+    rest = [record.log_loss for record in run_all(second)]
+    assert rest == told[after:]
+    assert second.oof_logits().tobytes() == whole.oof_logits().tobytes()
+
+
+def test_between_two_folds_there_is_no_model_to_keep(task, folds, trial_config, begin):
+    run = begin(trial_config(epochs=2), task, folds, 2)
+    run.next_epoch()
+    within = run.state()
+    run.next_epoch()
+    assert set(run.state()) == {"logits", "rows_at_once"}
+    assert any(name.startswith("0.model.") for name in within)
+    assert any(name.startswith("0.optimizer.") for name in within)
+
+
+def test_what_is_frozen_is_not_kept(task, folds, trial_config, begin):
+    sizes = []
+    for freeze in (0.0, 0.5):
+        run = begin(trial_config(epochs=2, freeze=freeze), task, folds, 1)
+        run.next_epoch()
+        sizes.append(sum(array.nbytes for array in run.state().values()))
+    assert sizes[1] < sizes[0]
+
+
+def test_what_memory_allowed_is_remembered(task, folds, trial_config, begin):
+    run = begin(trial_config(epochs=2), task, folds, 1)
+    run._network.learner(16).at_once.rows = 4
+    run.next_epoch()
+    again = begin(trial_config(epochs=2), task, folds, 1)
+    again.resume(1, run.state())
+    assert again.next_epoch().micro_batch == 4
+
+
+@pytest.mark.parametrize("change", ["another backbone", "more epochs than there are", "none", "no logits"])
+def test_a_state_that_does_not_fit_is_refused(change, task, folds, trial_config, begin):
+    run = begin(trial_config(epochs=2), task, folds, 1)
+    run.next_epoch()
+    state, turns, backbone = run.state(), 1, "test_resnet"
+    if change == "another backbone":
+        backbone = "test_efficientnet"
+    elif change == "no logits":
+        state.pop("logits")
+    else:
+        turns = 0 if change == "none" else 3
+    with pytest.raises(ValueError):
+        begin(trial_config(backbone, epochs=2), task, folds, 1).resume(turns, state)

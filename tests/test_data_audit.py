@@ -72,7 +72,7 @@ def test_copies_are_listed_with_their_originals():
     contents[2] = contents[4] = contents[0]
     found, samples = audited(contents)
     original = samples.sample_ids[samples.paths.index("row 0")]
-    assert found["duplicates"].message.startswith("2 pictures are exact copies of 1 others")
+    assert found["duplicates"].message.startswith("2 pictures are exact copies of 1 other;")
     assert set(found["duplicates"].rows) == {original[:16], f"{original[:16]}-1", f"{original[:16]}-2"}
     assert "conflicting_labels" not in found
 
@@ -116,6 +116,7 @@ def test_files_passed_over_are_listed():
     found, _ = audited([png(index) for index in range(40)], skipped=("a/notes.txt", "loose.png"))
     assert (found["skipped"].level, found["skipped"].rows) == ("fact", ("a/notes.txt",))
     assert (found["outside"].level, found["outside"].rows) == ("warning", ("loose.png",))
+    assert found["outside"].message == "1 picture left out, in no class folder (first: loose.png)"
 
 
 def test_worse_findings_come_first():

@@ -85,10 +85,12 @@ def test_relabelled_and_removed_rows_are_named() -> None:
     grown, growth = grow(stored, fresh, rows_of(fresh), seed=0)
     assert growth == Growth(relabelled=("id0004",), removed=("id0000", "id0001"))
     assert grown.version != stored.version
-    assert [(finding.level, finding.kind) for finding in growth_findings(growth)] == [
-        ("warning", "relabelled"),
-        ("warning", "removed"),
-    ]
+    relabelled, removed = growth_findings(growth)
+    assert (relabelled.level, relabelled.kind, removed.level, removed.kind) == (
+        "warning", "relabelled", "warning", "removed",
+    )  # fmt: skip
+    assert relabelled.message == "1 picture has another class than the study knew"
+    assert removed.message == "2 pictures of the study are no longer there"
 
 
 def test_a_dealing_is_the_same_every_time_and_another_for_another_seed() -> None:

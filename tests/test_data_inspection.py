@@ -8,6 +8,7 @@ from PIL import Image
 
 from spine_ray.data import inspection as module
 from spine_ray.data.inspection import Inspection, inspect_source, short_sides
+from spine_ray.data.places import FileTooLargeError
 from spine_ray.data.rows import Row, Source
 
 
@@ -74,11 +75,16 @@ def test_unreadable_row_has_its_problem(content, problem):
     assert found.readable == (1,)
 
 
-@pytest.mark.parametrize("limit", [1201, 700])
-def test_oversized_picture_is_a_problem_and_no_warning(monkeypatch, limit):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # Pillow warns above the limit, raises above twice of it
-    large = picture("PNG", 40, 60 if limit > 1200 else 40)
-    assert inspect(large).looks[0].problem == module.TOO_LARGE
+def test_a_file_that_is_too_large_is_a_problem():
+    assert inspect(FileTooLargeError("x")).looks[0].problem == module.TOO_MANY_BYTES
+
+
+def test_only_a_file_of_several_frames_has_more():
+    frames = [Image.new("L", (40, 40), value) for value in (0, 99, 200)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    found = inspect(buffer.getvalue(), picture("GIF"), picture("TIFF"), picture("JPEG"))
+    assert [look.has_more_frames for look in found.looks] == [True, False, False, False, False]
 
 
 def test_failing_storage_is_no_property_of_a_picture():

@@ -1,13 +1,12 @@
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.textures import drawings, picture
+from benchmarks.copies import ALTERED, half, jpeg, pieces, source_of, textures
 from spine_ray.data.audit import audit
 from spine_ray.data.digits import digits_source
 from spine_ray.data.evidence import Evidence
@@ -35,70 +34,36 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def inspected(images: list[Image.Image], names: list[str] | None = None, **columns) -> Inspection:
-    rows = tuple(
-        Row(
-            path=f"row {index}",
-            class_name=names[index] if names else "ab"[index % 2],
-            **{name: values[index] for name, values in columns.items()},
-        )
-        for index in range(len(images))
-    )
-    return inspect_source(
-        Source(name="x", kind="parquet", rows=rows, reader=ListReader([png(each) for each in images]))
-    )
+def inspected(images: list[Image.Image], **columns) -> Inspection:
+    return inspect_source(source_of(images, **columns))
 
 
 @pytest.fixture(scope="module")
-def textures() -> list[Image.Image]:
-    rng, draw = np.random.default_rng(0), list(drawings().values())
-    return [Image.fromarray(picture(draw[index % len(draw)], rng, 64)) for index in range(600)]
+def textured() -> list[Image.Image]:
+    return textures(600, 64, 0)
 
 
 @pytest.fixture(scope="module")
 def photos() -> list[Image.Image]:
-    """Pieces of two photographs."""
-    return [
-        Image.fromarray(photo[top : top + 96, left : left + 96])
-        for photo in load_sample_images().images
-        for top in range(96, 320, 64)
-        for left in range(0, 540, 64)
-    ]
+    """Pieces of two photographs, without their skies."""
+    return pieces(96)
 
 
-def jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
-    def encode(image: Image.Image) -> Image.Image:
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=quality)
-        return Image.open(buffer)
-
-    return encode
-
-
-def half(image: Image.Image) -> Image.Image:
-    return image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC)
-
-
-def cropped(image: Image.Image) -> Image.Image:
-    """Cut 2 % off at the top and at the left."""
-    return image.crop((round(0.02 * image.width), round(0.02 * image.height), image.width, image.height))
-
-
-COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], float]] = {
-    "JPEG 60": (jpeg(60), 0.9),
-    "half": (half, 0.97),
-    "larger": (lambda image: image.resize((image.width * 3 // 2, image.height * 3 // 2)), 0.97),
-    "brighter": (lambda image: ImageEnhance.Brightness(image).enhance(1.2), 0.9),
-    "darker": (lambda image: ImageEnhance.Brightness(image).enhance(0.8), 0.97),
-    "cropped": (cropped, 0.8),
+LEAST_FOUND = {
+    "JPEG quality 60": 0.9,
+    "half the size": 0.97,
+    "1.5 times the size": 0.97,
+    "brightness x 1.2": 0.9,
+    "brightness x 0.8": 0.97,
+    "cropped by 2 %": 0.8,
 }
-"""What is done to a copy, and the least share of them that must be found."""
+"""By what is done to a copy, the least share of the copies that must be found."""
 
 
-@pytest.mark.parametrize("name", COPIES)
-def test_altered_copies_are_found_and_nothing_else_is(photos, textures, name):
-    alter, least = COPIES[name]
-    images = [each for each in [*photos, *textures[:150]] if print_of(each)]
+@pytest.mark.parametrize("name", LEAST_FOUND)
+def test_altered_copies_are_found_and_nothing_else_is(photos, textured, name):
+    alter, least = ALTERED[name], LEAST_FOUND[name]
+    images = [each for each in [*photos, *textured[:150]] if print_of(each)]
     near = find_near_copies(inspected([*images, *map(alter, images)]), LIMITS)
     expected = {(index, index + len(images)) for index in range(len(images))}
     found = set(near.groups())
@@ -106,8 +71,8 @@ def test_altered_copies_are_found_and_nothing_else_is(photos, textures, name):
     assert len(found) >= least * len(images)
 
 
-def test_no_texture_is_a_near_copy_of_another(textures):
-    assert find_near_copies(inspected(textures), LIMITS) == NearCopies()
+def test_no_texture_is_a_near_copy_of_another(textured):
+    assert find_near_copies(inspected(textured), LIMITS) == NearCopies()
 
 
 def test_the_built_in_sample_has_no_near_copies_and_is_dealt_as_ever():
@@ -124,21 +89,21 @@ def test_hardly_any_scan_is_a_near_copy_even_when_scaled_up():
     assert len(find_near_copies(inspected(scans), LIMITS).links) <= 2
 
 
-def test_flat_and_small_pictures_have_no_print(textures):
+def test_flat_and_small_pictures_have_no_print(textured):
     assert print_of(Image.new("RGB", (64, 64), (10, 200, 30))) is None
-    assert print_of(textures[0].resize((31, 64))) is None
-    assert print_of(textures[0]) is not None
+    assert print_of(textured[0].resize((31, 64))) is None
+    assert print_of(textured[0]) is not None
 
 
 @pytest.mark.parametrize(("place", "most"), [(3, 6), (20, 15), (40, 6)])
-def test_few_things_before_one_background_are_taken_for_copies(photos, textures, place, most):
+def test_few_things_before_one_background_are_taken_for_copies(photos, textured, place, most):
     """A studio: the same large picture, another thing of a third of its side in the middle of each."""
     background = photos[place].resize((256, 256), Image.Resampling.BICUBIC)
     shown = []
-    for thing in textures[:40]:
+    for thing in textured[:40]:
         image = background.copy()
         image.paste(thing.resize((80, 80)), (88, 88))
-        shown.append(jpeg(85)(image))
+        shown.append(jpeg(image, 85))
     assert len(find_near_copies(inspected(shown), LIMITS).links) <= most
 
 
@@ -157,7 +122,7 @@ def test_copies_in_another_orientation_are_found_once_exif_turns_them(photos):
 def with_copies(photos: list[Image.Image]) -> tuple[list[Image.Image], list[tuple[int, int]]]:
     """Return photographs, of which the first 30 come three times, and the pairs of copies."""
     images = [each for each in photos if print_of(each)]
-    extra = [alter(each) for alter in (half, jpeg(75)) for each in images[:30]]
+    extra = [alter(each) for alter in (half, lambda image: jpeg(image, 75)) for each in images[:30]]
     first, second = len(images), len(images) + 30
     pairs = [pair for n in range(30) for pair in ((n, first + n), (n, second + n), (first + n, second + n))]
     return [*images, *extra], pairs
@@ -200,11 +165,11 @@ def test_groups_do_not_depend_on_the_order_of_rows(photos):
     assert {frozenset(group) for group in one} == {frozenset(int(order[row]) for row in group) for group in other}
 
 
-def test_a_chain_of_likeness_does_not_become_one_group(photos, textures):
+def test_a_chain_of_likeness_does_not_become_one_group(photos, textured):
     """A camera pans: each frame is near the next, the first and the last have nothing in common."""
     scene = Image.fromarray(load_sample_images().images[0]).resize((1280, 854))
     frames = [scene.crop((4 * step, 200, 4 * step + 400, 600)) for step in range(150)]
-    images = [*frames, *textures[:150], half(photos[9]), photos[9]]
+    images = [*frames, *textured[:150], half(photos[9]), photos[9]]
     inspection = inspected(images)
     near = find_near_copies(inspection, LIMITS)
     crowded = {row for crowd in near.crowds for row in crowd}

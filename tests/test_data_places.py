@@ -1,8 +1,9 @@
 import zipfile
 
+import fsspec
 import pytest
 
-from spine_ray.data.places import Place
+from spine_ray.data.places import FileTooLargeError, Place
 
 
 @pytest.mark.parametrize(
@@ -50,12 +51,59 @@ def test_first_missing_names_the_first_absent_file(tmp_path):
     assert place.first_missing(["a/x"]) is None
     assert place.first_missing(["a/x", "a/y", "b/z"]) == "a/y"
     assert place.first_missing(["a"]) == "a"
+    (tmp_path / "loop").symlink_to("loop")
+    for path in ("x" * 300 + "/y", "loop/x", "a/x/y"):
+        assert place.first_missing([path]) == path
 
 
 def test_read_reaches_into_an_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
         archive.writestr("a/x", b"bytes")
     assert Place.of(f"zip://a::{tmp_path}/t.zip").read("x") == b"bytes"
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [("../x.png", "../x.png"), ("/data/x.png", "../x.png"), ("a/../../b/x.png", "../b/x.png"), ("a.png", "a.png")],
+)
+def test_relative_takes_paths_inside_the_root_that_was_asked_for(path, found):
+    assert Place(uri="/data/tables").relative(path, Place(uri="/data")) == found
+
+
+@pytest.mark.parametrize("path", ["../../x.png", "/database/x.png", "/data", "s3://data/x.png"])
+def test_relative_refuses_paths_that_leave_the_root(path):
+    with pytest.raises(ValueError, match="leaves --data-root /data: only paths inside it are read"):
+        Place(uri="/data/tables").relative(path, Place(uri="/data"))
+
+
+def test_links_that_lead_out_are_found(tmp_path):
+    (tmp_path / "root/in").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    for name in ("root/in/x", "outside/y"):
+        (tmp_path / name).touch()
+    (tmp_path / "root/file").symlink_to("../outside/y")
+    (tmp_path / "root/folder").symlink_to("../outside")
+    (tmp_path / "root/inside").symlink_to("in/x")
+    place = Place.of(str(tmp_path / "root"))
+    assert place.first_leaving(["in/x", "inside"]) is None
+    assert place.first_leaving(["in/x", "file"]) == "file"
+    assert place.first_leaving(["folder/y"]) == "folder/y"
+    assert place.first_leaving(["file", "folder/y"], Place.of(str(tmp_path))) is None
+    assert Place(uri="memory://root").first_leaving(["a"]) is None
+
+
+@pytest.mark.parametrize("kind", ["local", "archive", "memory"])
+def test_no_more_is_read_than_a_picture_may_have(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("spine_ray.data.places.MAX_BYTES", 1000)
+    (tmp_path / "x").write_bytes(b"0" * 1001)
+    with zipfile.ZipFile(tmp_path / "t.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "x", "x")
+    fsspec.filesystem("memory").pipe("/large/x", b"0" * 1001)
+    uri = {"local": str(tmp_path), "archive": f"zip://::{tmp_path}/t.zip", "memory": "memory://large"}[kind]
+    with pytest.raises(FileTooLargeError, match=r"x in .* has more than 1000 bytes"):
+        Place.of(uri).read("x")
+    monkeypatch.setattr("spine_ray.data.places.MAX_BYTES", 1001)
+    assert Place.of(uri).read("x") == b"0" * 1001
 
 
 def test_unknown_protocol_is_refused():

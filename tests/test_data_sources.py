@@ -3,12 +3,14 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import fsspec
 import pytest
 from PIL import Image
 
+from spine_ray.data.inspection import NOT_OPENED, inspect_source
 from spine_ray.data.rows import Row, Source
 from spine_ray.data.sources import open_source
 
@@ -74,14 +76,80 @@ def test_unlabelled_test_folder_gives_no_rows_but_is_listed(tmp_path):
     assert source.skipped == ("test/9.png",)
 
 
-def test_linked_file_is_read_and_linked_folder_is_refused(tmp_path):
+def test_linked_file_is_read_where_asked_for_and_linked_folder_is_refused(tmp_path):
     fill(tmp_path, ["root/a/1.png", "root/b/1.png", "blobs/x"])
     (tmp_path / "root/b/2.png").symlink_to(tmp_path / "blobs/x")
-    source = open_source(str(tmp_path / "root"))
+    with pytest.raises(ValueError, match=r"root: 'b/2.png' is a link that leaves the data's folder: .*--data-root DIR"):
+        open_source(str(tmp_path / "root"))
+    source = open_source(str(tmp_path / "root"), tmp_path)
     assert source.read(2) == png(2)
     (tmp_path / "root/c").symlink_to(tmp_path / "root/a")
     with pytest.raises(ValueError, match="c is a link to a folder"):
         open_source(str(tmp_path / "root"))
+
+
+def test_link_inside_the_folder_is_read(tmp_path):
+    fill(tmp_path, ["a/1.png", "b/1.png"])
+    (tmp_path / "b/2.png").symlink_to("../a/1.png")
+    assert open_source(str(tmp_path)).read(2) == png(0)
+
+
+def test_a_linked_data_folder_is_the_folder(tmp_path):
+    fill(tmp_path, ["there/a/1.png", "there/b/1.png"])
+    (tmp_path / "here").symlink_to("there")
+    assert len(open_source(str(tmp_path / "here")).rows) == 2
+
+
+@pytest.mark.timeout(20)
+def test_pipes_and_dead_links_are_no_pictures(tmp_path):
+    fill(tmp_path, ["a/1.png", "b/1.png"])
+    os.mkfifo(tmp_path / "a/2.png")  # whoever opens it waits for ever
+    (tmp_path / "a/3.png").symlink_to("nowhere")
+    (tmp_path / "b/4.png").symlink_to("../a/2.png")
+    assert [row.path for row in open_source(str(tmp_path)).rows] == ["a/1.png", "b/1.png"]
+
+
+def test_a_name_that_is_not_unicode_is_refused(tmp_path):
+    fill(tmp_path, ["a/1.png", "b/1.png"])
+    (tmp_path / os.fsdecode(b"a/\xff.png")).write_bytes(png(0))
+    with pytest.raises(ValueError, match=r"the path 'a/\\udcff.png' is not valid Unicode; rename it to UTF-8"):
+        open_source(str(tmp_path))
+
+
+STRANGE = ("..a", ".b" * 99, "<b>bold", "cat\ndog", "\x1b[31mred\x07", "🐈\u200d⬛", "x" * 250)
+
+
+def test_strange_class_names_are_names(tmp_path):
+    names = [name for name in STRANGE if not name.startswith(".")]
+    fill(tmp_path, [f"{name}/1.png" for name in names])
+    source = open_source(str(tmp_path))
+    assert source.classes == tuple(sorted(names))
+    assert [source.read(place) for place in range(len(source.rows))]
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar.gz", "data.TGZ"])
+def test_archive_is_refused_with_what_to_do(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="archives are not unpacked here; unpack it and name the folder"):
+        open_source(str(tmp_path / name))
+
+
+def test_members_of_a_named_archive_cannot_leave_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for name in ("a/1.png", "b/1.png", "../../b/2.png", "/etc/c/3.png"):
+            archive.writestr(name, png(7))
+    found = inspect_source(open_source(f"zip://::{tmp_path}/data.zip"))
+    assert [(row.path, look.problem) for row, look in zip(found.source.rows, found.looks, strict=True)] == [
+        ("a/1.png", None),
+        ("b/1.png", None),
+        ("etc/c/3.png", NOT_OPENED),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.zip"]
+
+
+def test_data_root_must_be_a_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"--data-root .*/nowhere is not a folder"):
+        open_source(str(tmp_path), tmp_path / "nowhere")
 
 
 def test_no_data_or_digits_is_the_sample(tmp_path, monkeypatch):

@@ -41,6 +41,32 @@ def test_csv_paths_are_relative_to_its_folder(folder):
     assert source.read(0) == png(ord("b"))
 
 
+def test_paths_outside_the_folder_are_read_where_asked_for(folder):
+    (folder.parent / "d.png").write_bytes(png(9))
+    (folder / "t.csv").write_text(f"path,label\nin/a.png,x\n../d.png,y\n{folder.parent}/d.png,z\n")
+    source = open_source(str(folder / "t.csv"), folder.parent)
+    assert [row.path for row in source.rows] == ["in/a.png", "../d.png", "../d.png"]
+    assert source.read(1) == source.read(2) == png(9)
+
+
+def test_link_that_leaves_the_folder_is_refused_with_its_row(folder):
+    (folder.parent / "d.png").write_bytes(png(9))
+    (folder / "in/d.png").symlink_to("../../d.png")
+    with pytest.raises(ValueError, match=r"row 1: 'in/d\.png' is a link that leaves the data's folder: .*--data-root"):
+        csv_of(folder, "path,label\nin/a.png,x\nin/d.png,y\n")
+
+
+def test_strange_class_names_are_names(folder):
+    names = ["../../etc", "a/b", "x" * 300, "<script>", "new\nline", "\x1b[2J", "\u202egnp.tac", "🐈", "..", "."]
+    columns = {"path": ["in/a.png"] * len(names), "label": names}
+    assert parquet_of(folder, columns).classes == tuple(sorted(names))
+
+
+def test_a_label_that_is_a_page_of_text_is_refused(folder):
+    with pytest.raises(ValueError, match=r"a class name of 5000 characters \(at most 4096\): 'xxx"):
+        parquet_of(folder, {"path": ["in/a.png"], "label": ["x" * 5000]})
+
+
 def test_csv_column_image_holds_paths_too(folder):
     assert csv_of(folder, "image,label\nin/a.png,x\nin/b.png,y\n").read(1) == png(ord("b"))
 
@@ -125,6 +151,8 @@ def test_hugging_face_class_names_replace_numbers(folder):
         ("path,label,split\nin/a.png,x,\n", "row 0: split must be one of train, dev, test, not ''"),
         ("path,label,fold\nin/a.png,x,0\nin/b.png,y,\n", "row 1: it has no fold"),
         ("path,label,fold\nin/a.png,x,one\n", "row 0: fold must be a whole number of at least 0, not 'one'"),
+        (f"path,label,fold\nin/a.png,x,{2**63}\n", "row 0: fold must be a whole number of at least 0, not '92233"),
+        (f"path,label,fold\nin/a.png,x,{'9' * 5000}\n", "row 0: fold must be a whole number of at least 0, not '99999"),
         ("path,label,split,fold\nin/a.png,x,test,1\n", "row 0: it is in the test split and has fold 1"),
     ],
 )
@@ -156,3 +184,20 @@ def test_files_that_are_not_what_their_names_say_are_refused(folder):
     (folder / "t.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
     with pytest.raises(ValueError, match="not a CSV in UTF-8"):
         open_source(str(folder / "t.csv"))
+
+
+@pytest.mark.parametrize(
+    "kept", ["{", "null", "[]", '{"info": null}', '{"info": {"features": {"label": {"names": [7]}}}}']
+)
+def test_what_a_schema_keeps_in_another_form_is_no_class_name(folder, kept):
+    columns = {"path": ["in/a.png", "in/b.png"], "label": [0, 1]}
+    assert parquet_of(folder, columns, {"huggingface": kept}).classes == ("0", "1")
+
+
+def test_a_column_of_pictures_that_is_damaged_is_refused_when_it_is_read(folder):
+    parquet_of(folder, {"image": [png(1) * 50, png(2) * 50], "label": ["x", "y"]})
+    content = bytearray((folder / "t.parquet").read_bytes())
+    content[4:24] = bytes(20)
+    (folder / "t.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.parquet is not a Parquet table that can be read: "):
+        open_source(str(folder / "t.parquet")).read(0)

@@ -143,6 +143,13 @@ def test_the_stretch_is_never_below_the_customary_slack() -> None:
     assert observed_stretch([trial(55.0, "completed", config())], forecast(cost())) == SLACK
 
 
+def test_the_stretch_looks_at_the_newest_trials_alone() -> None:
+    plain = forecast(cost())
+    long_ago, lately = trial(990.0, "completed", config()), trial(330.0, "completed", config())
+    assert observed_stretch([long_ago] * 300 + [lately] * 100, plain) == pytest.approx(6.0)  # half and half
+    assert observed_stretch([long_ago] * 300 + [lately] * 200, plain) == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize("status", ["stopped", "failed", None])
 def test_only_completed_and_measured_trials_count_for_the_stretch(status: Status | None) -> None:
     assert observed_stretch([trial(990.0, status, config())], forecast(cost())) == SLACK

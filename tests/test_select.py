@@ -1,6 +1,7 @@
 """The command on a stored study: no model is run, nothing is trained."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from spine_ray.climb.choice import price_of
 from spine_ray.data.samples import Samples
@@ -17,9 +17,10 @@ from spine_ray.select import main
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import TrialEnded, TrialStarted
+from spine_ray.study.hold import held
 from spine_ray.study.ledger import append_event
 from spine_ray.study.oof import write_oof
-from spine_ray.study.paths import StudyPaths
+from spine_ray.study.paths import StudyPaths, copy_of, write_twice
 from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_samples
 from spine_ray.study.trials import Trial
@@ -70,8 +71,12 @@ def ended(each: TrialConfig) -> TrialEnded:
 
 @pytest.fixture
 def study(tmp_path: Path) -> StudyPaths:
-    """Four backbones that each know something of their own, and one that knows nothing."""
-    paths, known = StudyPaths(tmp_path / "study"), samples()
+    return write_study(tmp_path / "study")
+
+
+def write_study(root: Path) -> StudyPaths:
+    """Write a study of four backbones that each know something of their own, and one that knows nothing."""
+    paths, known = StudyPaths(root), samples()
     record = StudyRecord(
         seed=0, data="x", data_fingerprint="d", fold_fingerprint="f", classes=CLASSES, versions={}, device="cpu",
         weights=WeightsRecord(kind="random", source="random", hashes={}),
@@ -79,7 +84,7 @@ def study(tmp_path: Path) -> StudyPaths:
     )  # fmt: skip
     paths.root.mkdir()
     write_record(paths, record)
-    write_samples(paths.samples, known)
+    write_twice(paths.samples, lambda place: write_samples(place, known))
     rng = np.random.default_rng(1)
     for backbone in BACKBONES:
         each = config(backbone)
@@ -207,7 +212,8 @@ def test_a_folder_that_is_no_study_and_a_study_without_trials_are_refused(
 ) -> None:
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "there is no study" in capsys.readouterr().err
-    study.ledger.unlink()
+    for path in (study.ledger, copy_of(study.ledger)):
+        path.unlink()
     assert main([str(study.root)]) == 2
     assert "no trial" in capsys.readouterr().err
 
@@ -215,9 +221,12 @@ def test_a_folder_that_is_no_study_and_a_study_without_trials_are_refused(
 def test_a_study_that_another_process_writes_to_is_left_alone(
     study: StudyPaths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with FileLock(study.lock):
+    with held(study):  # a lock is of one opened file: another one in this process is as good as another process
         assert main([str(study.root)]) == 2
-    assert "another search is writing" in capsys.readouterr().err
+        assert main([str(study.root), "--show"]) == 2, "there is nothing to show yet"
+    told, shown = capsys.readouterr().err.strip().splitlines()
+    assert f"is being written to by process {os.getpid()} on" in told
+    assert "has no ensemble yet" in shown
 
 
 def test_the_command_loads_no_torch_and_no_ray() -> None:
@@ -238,9 +247,9 @@ def test_the_metric_and_the_costs_of_mistakes_stay_with_the_study(
     assert "OOF expected cost" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"wishes": {}}', '{"members": 3}'])
+@pytest.mark.parametrize("damage", ["[]", '{"wishes": {}}', '{"members": 3}'])
 @pytest.mark.parametrize("words", [[], ["--show"], ["--drop", "swin"]])
-def test_a_damaged_ensemble_is_one_line_and_stays_as_it_is(
+def test_an_ensemble_of_another_form_is_one_line_and_stays_as_it_is(
     study: StudyPaths, capsys: pytest.CaptureFixture[str], damage: str, words: list[str]
 ) -> None:
     study.ensemble.write_text(damage)
@@ -249,3 +258,17 @@ def test_a_damaged_ensemble_is_one_line_and_stays_as_it_is(
     assert "ensemble.json is damaged" in told
     assert told.count("\n") == 1
     assert study.ensemble.read_text() == damage
+
+
+def test_an_ensemble_cut_short_is_set_aside_and_another_is_chosen(
+    study: StudyPaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.ensemble.write_text("{")
+    assert main([str(study.root), "--show"]) == 2
+    assert study.ensemble.read_text() == "{"
+    capsys.readouterr()
+    assert names(select(study)) == set(BACKBONES) - {"lenet"}
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "ensemble.json is damaged: wishes and test results are lost with it" in told
+    assert (study.damaged / "ensemble.json").read_text() == "{"

@@ -24,6 +24,17 @@ def test_errors_come_first_and_rows_are_named_by_their_paths() -> None:
     assert "out/audit.json" in text
 
 
+def test_names_of_classes_and_files_command_no_terminal() -> None:
+    evil = "\x1b[2J\nerror: \u202eall is lost"
+    found = Finding(level="warning", kind="small_class", message=f"too few: {evil}", rows=("aa",))
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_audit(console, Audit(findings=(found,)), {"aa": evil}, ())
+    text = console.export_text()
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert text.count(r"\x1b[2J\nerror: \u202eall is lost") == 2
+
+
 def test_the_last_line_says_what_to_do() -> None:
     assert "1 error: mend the data before anything is trained on it." in printed(finding("error", "unreadable", "x"))
     assert "No error and no warning: training can begin." in printed(finding("fact", "counts"))

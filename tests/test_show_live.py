@@ -241,3 +241,10 @@ def test_a_failure_stays_on_the_terminal(terminal):
     progress.event(ended(start.trial_id, "failed", "NaN in step 3"))
     assert f"{start.trial_id} failed: NaN in step 3" in terminal.file.getvalue()
     progress.close()
+
+
+@pytest.mark.parametrize("kind", [PlainProgress, LiveProgress])
+def test_a_line_said_stays_one_line_and_commands_nothing(kind):
+    file = io.StringIO()
+    kind(Console(file=file, width=200, force_terminal=False)).say("class \x1b]0;owned\x07 of\ntwo lines")
+    assert file.getvalue() == "class \\x1b]0;owned\\x07 of\\ntwo lines\n"

@@ -1,4 +1,6 @@
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -186,6 +188,64 @@ def test_the_page_is_well_formed_and_nothing_in_it_runs(page, drawn):
     assert balance.open == []
     assert not {"script", "iframe", "object", "link", "form"} & balance.seen
     assert {"svg", "table", "section", "img"} <= balance.seen
+
+
+NAMES = (
+    "<img src=x onerror=\"document.title='owned'\">",
+    "' onmouseover='document.title=1' \" autofocus onfocus=\"document.title='owned'\" x=\"",
+    "</style></title></pre><script>document.title='owned'</script>",
+    "\x1b]0;owned\x07\x00\u202e<svg onload=document.title='owned'>",
+    "&lt;b&gt; &amp; javascript:document.title='owned' 🐈\u200d⬛ " + "x" * 300 + "\nnew line",
+)
+
+
+def with_names(page, name):
+    gate = GateDecision(gate="sound", after=name, verdict="climb", reason=name, numbers={name: [name, name]})
+    return replace(
+        page,
+        study=name,
+        answer=Answer(sentences=(name,), commands=(name,)),
+        board=(*page.board, row(name, "heavy"), row("c", name)),
+        gates=(gate,),
+        changed=(name,),
+        failures=(FailureRow(trial_id=name, tier=name, reason=name),),
+        facts={name: name},
+        reproduce=(name, name),
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_commands_the_page_or_turns_its_text(page, drawn, name):
+    text = drawn(with_names(page, name))
+    balance = Balance()
+    balance.feed(text)
+    assert balance.open == []
+    assert "script" not in balance.seen
+    assert not any("onerror" in value or value == "x" for value in balance.asked)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    assert len(re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)[1].splitlines()) == 2, "a line a command"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.timeout(120)
+def test_a_browser_runs_nothing_of_it(page, drawn, tmp_path):
+    whole = page
+    for each in NAMES:
+        whole = replace(
+            whole, failures=(*whole.failures, *with_names(page, each).failures), changed=(*whole.changed, each)
+        )
+    (tmp_path / "report.html").write_text(drawn(replace(whole, study=NAMES[0])), encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    done = subprocess.run(
+        [*command, "--dump-dom", f"file://{tmp_path}/report.html"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    title = re.findall(r"<title>(.*?)</title>", done.stdout)
+    assert title[0].startswith("&lt;img src=x onerror")
+    assert not re.search(r"<script|<img [^>]*src=.?x", done.stdout)
 
 
 def test_the_page_asks_nothing_of_the_network(page, drawn):

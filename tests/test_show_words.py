@@ -8,7 +8,7 @@ from spine_ray.show.words import (
     loss_text,
     minutes_text,
     number_text,
-    plain_text,
+    one_line,
     rate_text,
     share_text,
     times_text,
@@ -82,10 +82,22 @@ def test_how_often_is_said_in_words():
     assert [times_text(count) for count in (1, 2, 3)] == ["once", "twice", "3 times"]
 
 
-def test_what_others_named_is_seen_and_does_nothing():
-    assert (
-        plain_text("caf\u00e9 \U0001f469\u200d\U0001f52c") == "caf\u00e9 \U0001f469\u200d\U0001f52c"
-    )  # one emoji of two
-    assert plain_text("a\nb\tc\x00\x1b[31m\u202e\udce9") == "a\u21b5b\ufffdc\ufffd\ufffd[31m\ufffd\ufffd"
-    assert plain_text("abcdef", 6) == "abcdef"
-    assert plain_text("abcdefg", 6) == "abcde\u2026"
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("cat", "cat"),
+        ("cat\ndog\r\t", r"cat\ndog\r\t"),
+        ("\x1b[2J\x9b31m\x07\0", r"\x1b[2J\x9b31m\x07\x00"),
+        ("\u202egnp.tac\u2066", r"\u202egnp.tac\u2066"),
+        ("a\u2028b\u2029", r"a\u2028b\u2029"),
+        ("a/\udcff", r"a/\udcff"),
+        ("🐈\u200d⬛ ❤️ naïve 漢字 a\u00a0b", "🐈\u200d⬛ ❤️ naïve 漢字 a\u00a0b"),
+    ],
+)
+def test_what_commands_a_terminal_is_spelt_out_and_the_rest_stays(text, told):
+    assert one_line(text) == told
+
+
+def test_a_long_name_is_cut():
+    assert one_line("abcdef", 6) == "abcdef"
+    assert one_line("abcdefg", 6) == "abcde\u2026"

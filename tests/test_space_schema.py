@@ -102,7 +102,7 @@ def test_a_space_refuses_settings_outside_their_ranges(change: dict[str, Any], m
 def test_notes_flag_overrides_and_backbones_that_are_left_out() -> None:
     tier = replace(TIER, trials=1, overrides={"a": {"lr": 0.1, "flip": False}})
     assert replace(SPACE, tiers=(tier,)).notes == (
-        "tier light: 1 trials for 2 backbones, so b will not be tried",
+        "tier light: 1 trial for 2 backbones, so b will not be tried",
         "tier light: a does not start where the others do: lr 0.1, flip False",
     )
     assert SPACE.notes == ()

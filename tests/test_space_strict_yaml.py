@@ -43,3 +43,9 @@ def test_write_yaml_is_read_back_unchanged() -> None:
     values = {"b": [1e-5, 0.1, 3], "a": {"name": "ü", "on": True, "none": None}}
     assert read_yaml(write_yaml(values)) == values
     assert list(read_yaml(write_yaml(values))) == ["b", "a"]
+
+
+@pytest.mark.parametrize("text", ["9223372036854775808", "-9223372036854775808", "1" + "0" * 400, "0x" + "f" * 40])
+def test_a_whole_number_of_more_than_64_bits_is_refused(text):
+    with pytest.raises(ValueError, match=r"line 2: a number of more than 64 bits"):
+        read_yaml(f"a: 9223372036854775807\nb: {text}")

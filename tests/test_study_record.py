@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from spine_ray.study.paths import StudyPaths
+from spine_ray.study.paths import StudyPaths, copy_of
 from spine_ray.study.record import SCHEMA_VERSION, Choices, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.record import TestOpening as Opening  # under its own name pytest would collect it
 
@@ -66,13 +66,25 @@ def test_the_file_says_its_schema_version(tmp_path: Path, record: StudyRecord) -
     assert json.loads((tmp_path / "study.json").read_text())["schema_version"] == SCHEMA_VERSION
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, "1", None])
-def test_another_schema_is_refused_with_both_versions(tmp_path: Path, record: StudyRecord, version: object) -> None:
+@pytest.mark.parametrize(("version", "remedy"), [(SCHEMA_VERSION + 1, "upgrade spine_ray"), (0, "use the release")])
+def test_another_schema_is_refused_with_both_versions_and_what_to_do(
+    tmp_path: Path, record: StudyRecord, version: int, remedy: str
+) -> None:
     write_record(StudyPaths(tmp_path), record)
     change(tmp_path, schema_version=version)
     told = refusal(tmp_path)
-    assert repr(version) in told
+    assert f"schema version {version}," in told
     assert f"reads version {SCHEMA_VERSION}" in told
+    assert remedy in told
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": null}', '{"schema_version": "1"}'])
+def test_a_damaged_file_is_read_from_its_copy(tmp_path: Path, record: StudyRecord, text: str) -> None:
+    write_record(StudyPaths(tmp_path), record)
+    (tmp_path / "study.json").write_text(text)
+    assert read_record(tmp_path) == record
+    (tmp_path / "study.json").unlink()
+    assert read_record(tmp_path) == record
 
 
 def test_a_folder_without_a_study_is_refused_by_name(tmp_path: Path) -> None:
@@ -100,5 +112,6 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
 )
 def test_a_field_of_the_wrong_form_is_refused(tmp_path: Path, record: StudyRecord, values: dict[str, Any]) -> None:
     write_record(StudyPaths(tmp_path), record)
+    copy_of(tmp_path / "study.json").unlink()
     change(tmp_path, **values)
     assert "study.json is damaged" in refusal(tmp_path)

@@ -12,7 +12,7 @@ from spine_ray.data.samples import Samples
 from spine_ray.space.config import RECIPE_FIELDS, TrialConfig
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Status, TrialEnded, TrialStarted
-from spine_ray.study.paths import StudyPaths
+from spine_ray.study.paths import StudyPaths, copy_of
 from spine_ray.study.tables import (
     Cost,
     budget_units,
@@ -176,6 +176,8 @@ def test_costs_with_more_columns_are_read_and_with_fewer_refused(paths: StudyPat
     pq.write_table(table.append_column("note", pa.array(["x"])), paths.costs)
     assert list(read_costs(paths).values()) == [cost()]
     pq.write_table(table.drop_columns(["peak_mb"]), paths.costs)
+    assert list(read_costs(paths).values()) == [cost()], "from the copy"
+    pq.write_table(table.drop_columns(["peak_mb"]), copy_of(paths.costs))
     with pytest.raises(ValueError, match=r"costs\.parquet cannot be read: .*peak_mb"):
         read_costs(paths)
 

@@ -4,7 +4,7 @@ import pytest
 
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
-from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
 from spine_ray.study.trials import Trial, trials_from_events
 
 CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.0, recipe=start_recipe("random", "full"))
@@ -100,6 +100,15 @@ def test_an_interrupted_trial_that_starts_over_forgets_what_it_said_before() -> 
 def test_a_trial_that_goes_on_from_its_last_epoch_keeps_what_came_before() -> None:
     trial = one(started("a"), epoch("a", 1), epoch("a", 2, log_loss=7.0), started("a"), epoch("a", 2), epoch("a", 3))
     assert [(each.step, each.log_loss) for each in trial.epochs] == [(1, 1.0), (2, 0.5), (3, 1.0 / 3)]
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (1, [1]), (2, [1, 2]), (5, [1, 2])])
+def test_a_trial_that_goes_on_from_its_checkpoint_forgets_what_that_does_not_hold(step: int, kept: list[int]) -> None:
+    resumed = TrialResumed(trial_id="a", step=step, reason="the worker's process died", time=3.0)
+    trial = one(started("a"), epoch("a", 1), epoch("a", 2), resumed)
+    assert [each.step for each in trial.epochs] == kept
+    assert trial.resumed == (resumed,)
+    assert one(started("a"), epoch("a", 1), resumed, started("a")).resumed == (resumed,)
 
 
 def test_a_trial_that_starts_again_is_not_over() -> None:

@@ -1,117 +1,99 @@
-import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from tracked import ended, started, whole_trial
 
 from spine_ray.space.config import RECIPE_FIELDS, TrialConfig
-from spine_ray.space.recipes import start_recipe
-from spine_ray.study.events import EpochDone, TrialEnded, TrialStarted
+from spine_ray.study.tables import Cost
+from spine_ray.study.trials import trials_from_events
 from spine_ray.track.records import (
     MAX_VALUE,
-    Entry,
-    ensemble_chosen,
-    entry_from_line,
-    entry_to_line,
-    final_metrics,
-    summary_fields,
+    config_text,
+    ensemble_metrics,
+    ensemble_params,
+    epoch_points,
+    trial_metrics,
     trial_params,
 )
 
-CONFIG = TrialConfig(backbone="resnet18.a1_in1k", resolution=64, freeze=0.5, recipe=start_recipe("random", "part"))
-STARTED = TrialStarted(
-    trial_id=CONFIG.trial_id,
-    tier="light",
-    config=CONFIG,
-    family="resnet",
-    is_start=True,
-    total_steps=4,
-    params=11_000_000,
-    macs=1_800_000_000,
-    weights_source="random",
-    licence="apache-2.0",
-    data_version="rows",
-    time=1000.0,
+TRIAL = next(iter(trials_from_events(whole_trial(started())).values()))
+COST = Cost(
+    backbone=TRIAL.config.backbone,
+    resolution=32,
+    freeze=0.5,
+    device="cpu",
+    arithmetic="float32",
+    train_images_s=10.0,
+    infer_images_s=400.0,
+    score_images_s=100.0,
+    prefix_images_s=50.0,
+    activation_mb=0.1,
+    peak_mb=100.0,
+    macs=18,
+    prefix_macs=9,
+    prefix_params=5,
 )
-ENDED = TrialEnded(
-    trial_id=CONFIG.trial_id,
-    status="completed",
-    reason="",
-    step=4,
-    log_loss=0.5,
-    accuracy=0.9,
-    seconds=12.0,
-    time=1012.0,
-)
+STORED = {
+    "hash": "abc",
+    "members": [{"trial_id": "a", "weight": 0.75}, {"trial_id": "b", "weight": 0.25}],
+    "pool": "log",
+    "best_single": "a",
+    "report": {
+        "log_loss": 0.5,
+        "accuracy": 0.9,
+        "cost": None,
+        "cross_fit": None,
+        "apparent": {"gain": 0.1, "low": 0.0, "high": 0.2},
+    },
+    "test": [],
+}
 
 
-def test_an_entry_survives_its_line():
-    entry = Entry(at_ms=7, content=STARTED)
-    assert entry_from_line(entry_to_line(entry)) == entry
-
-
-def test_an_entry_with_nan_survives_its_line():
-    epoch = EpochDone(
-        trial_id="t",
-        step=1,
-        fold=0,
-        epoch=1,
-        train_loss=math.nan,
-        log_loss=0.1,
-        accuracy=0.5,
-        seconds=1.0,
-        train_images=200,
-        train_images_s=1.0,
-        score_images_s=1.0,
-        peak_mb=1.0,
-        views=10,
-        micro_batch=32,
-        note="",
-    )
-    back = entry_from_line(entry_to_line(Entry(at_ms=7, content=epoch)))
-    assert isinstance(back.content, EpochDone)
-    assert math.isnan(back.content.train_loss)
-
-
-@pytest.mark.parametrize("line", ["", "{", '{"at_ms": 1}', "[1]", '{"at_ms": 1, "content": {"event": "odd"}}'])
-def test_a_line_that_is_no_entry_is_refused(line):
-    with pytest.raises(ValueError):
-        entry_from_line(line)
-
-
-def test_a_child_carries_what_the_ui_filters_by():
-    params = trial_params(STARTED)
+def test_a_child_carries_what_the_ui_filters_by() -> None:
+    params = trial_params(TRIAL.started)
     assert params["backbone"] == "resnet18.a1_in1k"
     assert params["freeze"] == "0.5"
     assert set(RECIPE_FIELDS) <= params.keys()
     assert {"tier", "family", "resolution", "params", "macs", "weights_source", "trial_id"} <= params.keys()
 
 
-def test_only_a_completed_trial_has_a_final_log_loss():
-    assert final_metrics(ENDED)["final_log_loss"] == 0.5
-    stopped = final_metrics(replace(ENDED, status="stopped"))
-    assert stopped == {"total_seconds": 12.0, "total_steps": 4.0}
+def test_points_lie_where_the_epochs_ended() -> None:
+    points = epoch_points(TRIAL)
+    assert list(points) == [1, 2, 3]
+    assert [point.at_ms - 1_700_000_000_000 for point in points[1]] == [242] * 7
+    assert points[3][0].at_ms == pytest.approx(1_700_000_000_000 + 1157, abs=1)
 
 
-def test_a_summary_becomes_numbers_and_text():
-    chosen = ensemble_chosen({"log_loss": np.float32(0.5), "members": ["a", "b"], "pool": "log", "a/b": True})
-    params, metrics = summary_fields(chosen.summary)
-    assert metrics == {"log_loss": 0.5}
-    assert params == {"members": '["a", "b"]', "pool": "log", "a_b": "true"}
+def test_only_a_completed_trial_has_an_oof_log_loss() -> None:
+    assert trial_metrics(TRIAL, {})["oof_log_loss"] == 1 / 3
+    stopped = trial_metrics(replace(TRIAL, ended=ended(TRIAL.trial_id, "stopped")), {})
+    assert stopped == {"cost_params": 11.0, "cost_macs": 18.0, "total_seconds": 0.3, "total_steps": 3.0}
 
 
-def test_a_long_text_is_cut_to_what_mlflow_takes():
-    params, _ = summary_fields({"members": "m" * 9000})
-    assert len(params["members"]) == MAX_VALUE
+def test_the_cost_is_what_was_measured_in_milliseconds_an_image() -> None:
+    assert "cost" not in trial_metrics(TRIAL, {})
+    assert trial_metrics(TRIAL, {COST.key: COST})["cost"] == 2.5
 
 
-def test_equal_summaries_have_one_key():
-    assert ensemble_chosen({"a": 1, "b": 2}).key == ensemble_chosen({"b": 2, "a": 1}).key
-    assert ensemble_chosen({"a": 1}).key != ensemble_chosen({"a": 2}).key
+def test_an_ensemble_has_the_names_of_trials_for_what_is_the_same() -> None:
+    assert ensemble_metrics(STORED) == {
+        "oof_log_loss": 0.5,
+        "oof_accuracy": 0.9,
+        "gain": 0.1,
+        "gain_low": 0.0,
+        "gain_high": 0.2,
+        "num_members": 2.0,
+    }
+    assert ensemble_params(STORED)["members"] == "a, b"
+    assert ensemble_params(STORED)["weights"] == "0.75, 0.25"
 
 
-def test_a_summary_that_contains_itself_is_refused():
-    odd: dict[str, object] = {}
-    odd["self"] = odd
-    with pytest.raises(ValueError, match="Circular"):
-        ensemble_chosen(odd)
+def test_a_long_text_is_cut_to_what_mlflow_takes() -> None:
+    members = [{"trial_id": "m" * 99, "weight": 1.0}] * 99
+    assert len(ensemble_params({**STORED, "members": members})["members"]) == MAX_VALUE
+
+
+def test_the_configuration_can_be_read_back() -> None:
+    import json
+
+    assert TrialConfig.from_dict(json.loads(config_text(TRIAL))) == TRIAL.config

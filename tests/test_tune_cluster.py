@@ -21,14 +21,33 @@ from spine_ray.tune.cluster import Workers, share
     ],
 )
 def test_what_there_is_is_shared(resources: dict[str, float], workers: int | None, expected: Workers) -> None:
-    assert share(resources, workers) == expected
+    assert share([resources], workers) == expected
+
+
+HEAD, LIGHT, HEAVY = {"CPU": 0.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected"),
+    [
+        ([HEAD, LIGHT, LIGHT], None, Workers(32, 1, 0.0)),
+        ([HEAD, LIGHT, LIGHT, LIGHT], 4, Workers(4, 8, 0.0)),  # 12 cores each would leave one worker without a node
+        ([HEAD, HEAVY, HEAVY], None, Workers(2, 8, 1.0)),
+        ([HEAD, LIGHT, HEAVY], None, Workers(1, 8, 1.0)),  # not 24 cores, which no node has
+        ([HEAD, HEAVY, {"CPU": 8.0, "GPU": 4.0}], None, Workers(5, 2, 1.0)),
+        ([{"CPU": 2.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], 5, Workers(5, 1, 1 / 3)),
+        ([{"CPU": 1.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 1.0}], 5, Workers(5, 1, 1 / 4)),
+    ],
+)
+def test_a_worker_lies_on_one_node(nodes: list[dict[str, float]], workers: int | None, expected: Workers) -> None:
+    assert share(nodes, workers) == expected
 
 
 def test_all_workers_fit_at_once_whatever_is_asked_for() -> None:
     for cpus in range(1, 20):
         for gpus in range(5):
             for count in range(1, cpus + 1):
-                found = share({"CPU": cpus, "GPU": gpus}, count)
+                found = share([{"CPU": cpus, "GPU": gpus}], count)
                 assert found.count == count
                 assert found.cpus * count <= cpus
                 # A share cannot lie on two GPUs, so what counts is how many fit on each.
@@ -38,7 +57,7 @@ def test_all_workers_fit_at_once_whatever_is_asked_for() -> None:
 @pytest.mark.parametrize("workers", [0, -1, 9])
 def test_more_workers_than_cores_or_none_are_refused(workers: int) -> None:
     with pytest.raises(ValueError, match=rf"--workers must be 1 to 8 .*not {workers}"):
-        share({"CPU": 8.0, "GPU": 1.0}, workers)
+        share([{"CPU": 8.0, "GPU": 1.0}], workers)
 
 
 def test_a_worker_trains_on_a_gpu_where_it_has_a_share_of_one() -> None:

@@ -3,16 +3,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from tier_plans import epoch_done, tier_plan
 
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import TierSpace
-from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, TrialEnded
 from spine_ray.study.trials import trials_from_events
 from spine_ray.tune.rehearsal import Clock, rehearse_tier
-from spine_ray.tune.suggester import SearchDomain
-from spine_ray.tune.tier_plan import Refusal, TierPlan
+from spine_ray.tune.tier_plan import Refusal
 
 EPOCHS, FOLDS = 3, 2
 TIER = TierSpace(
@@ -26,36 +26,18 @@ STARTS = start_configs(TIER, "pretrained")
 SECONDS = {"test_resnet": 2.0, "test_vit": 5.0}
 
 
-def plan(**changes: Any) -> TierPlan:
-    pairs = frozenset((each, 32) for each in TIER.backbones)
-    values: dict[str, Any] = {
-        "domain": SearchDomain(tier=TIER, weights="pretrained", buildable=pairs, seed=0),
-        "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 1,
-        "control": None, "deadline": None, "admit": lambda config, now: None, "describe": describe,
-        "effort": lambda config: 1.0,
-    }  # fmt: skip
-    return TierPlan(**{**values, **changes})
-
-
-def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
-    return TrialStarted(
-        trial_id=config.trial_id, tier=TIER.name, config=config, family=config.backbone, is_start=is_start,
-        total_steps=EPOCHS * FOLDS, params=1, macs=1, weights_source="random", licence="unknown", data_version="rows",
-        time=0.0,
-    )  # fmt: skip
-
-
 def epochs_of(config: TrialConfig, losses: Sequence[float] | None = None) -> list[EpochDone]:
-    steps = range(1, EPOCHS * FOLDS + 1)
     return [
-        EpochDone(
-            trial_id=config.trial_id, step=step, fold=(step - 1) // EPOCHS, epoch=(step - 1) % EPOCHS + 1,
-            train_loss=1.0, log_loss=losses[step - 1] if losses else config.recipe.lr, accuracy=0.5,
-            seconds=SECONDS[config.backbone], train_images=60, train_images_s=60.0, score_images_s=60.0, peak_mb=1.0,
-            views=EPOCHS, micro_batch=16, note="",
+        epoch_done(
+            config,
+            step=step,
+            fold=(step - 1) // EPOCHS,
+            epoch=(step - 1) % EPOCHS + 1,
+            log_loss=losses[step - 1] if losses else config.recipe.lr,
+            seconds=SECONDS[config.backbone],
         )
-        for step in steps
-    ]  # fmt: skip
+        for step in range(1, EPOCHS * FOLDS + 1)
+    ]
 
 
 def rehearse(
@@ -63,7 +45,8 @@ def rehearse(
 ) -> tuple[list[Event], float, tuple[Refusal, ...]]:
     events: list[Event] = []
     clock = Clock(100.0)
-    refused = rehearse_tier(plan(**changes), workers, clock, script, events.append)
+    plan = tier_plan(TIER, "pretrained", FOLDS, **{"reduction": 1, **changes})
+    refused = rehearse_tier(plan, workers, clock, script, events.append)
     return events, clock.now - 100.0, refused
 
 

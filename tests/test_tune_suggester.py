@@ -1,5 +1,7 @@
+import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +21,7 @@ from spine_ray.tune.suggester import (
     SearchDomain,
     Suggester,
     _record,
+    _remembered,
     _taught,
     draw,
     suggest,
@@ -50,6 +53,10 @@ def some_outcomes(where: SearchDomain) -> list[Outcome]:
     ]
 
 
+def asked(where: SearchDomain, outcomes: Sequence[Outcome], number: int, times: int = 1) -> list[TrialConfig]:
+    return list(itertools.islice(suggest(where, outcomes, number), times))
+
+
 def refuse_vit(each: TrialConfig) -> str | None:
     return "no time for test_vit" if each.backbone == "test_vit" else None
 
@@ -76,14 +83,13 @@ def drain(source: Suggester) -> list[TrialConfig]:
 def test_a_suggestion_is_a_function_of_seed_number_and_outcomes() -> None:
     where = domain()
     for outcomes in ([], some_outcomes(where), some_outcomes(where) * 2):
-        asked = [suggest(where, outcomes, number, attempt) for number in range(3) for attempt in range(3)]
-        again = [suggest(domain(), list(outcomes), number, attempt) for number in range(3) for attempt in range(3)]
-        assert asked == again
-        assert len({each.trial_id for each in asked}) > 1
+        first = [asked(where, outcomes, number, 3) for number in range(3)]
+        assert first == [asked(domain(), list(outcomes), number, 3) for number in range(3)]
+        assert len({each.trial_id for found in first for each in found}) > 1
 
 
 def test_another_seed_suggests_otherwise() -> None:
-    found = [[suggest(domain(seed), some_outcomes(domain()), number, 0) for number in range(4)] for seed in range(3)]
+    found = [[asked(domain(seed), some_outcomes(domain()), number) for number in range(4)] for seed in range(3)]
     assert found[0] != found[1] != found[2] != found[0]
 
 
@@ -91,7 +97,7 @@ def test_a_suggestion_depends_on_what_became_of_the_trials() -> None:
     where = domain()
     outcomes = [Outcome(config(where, lr=1.0 + 0.1 * number), "completed", 8, 0.1 * number) for number in range(12)]
     turned = [replace(outcome, log_loss=2.0 - (outcome.log_loss or 0.0)) for outcome in outcomes]
-    assert [suggest(where, outcomes, n, 0) for n in range(5)] != [suggest(where, turned, n, 0) for n in range(5)]
+    assert [asked(where, outcomes, n) for n in range(5)] != [asked(where, turned, n) for n in range(5)]
 
 
 def test_suggestions_go_where_losses_are_low() -> None:
@@ -101,16 +107,14 @@ def test_suggestions_go_where_losses_are_low() -> None:
         backbone = BACKBONES[number % 3]
         loss = (0.2 if backbone == "test_efficientnet" else 2.0) + 0.01 * number
         outcomes.append(Outcome(config(where, backbone, lr=1.0 + 0.05 * number), "completed", 8, loss))
-    found = Counter(suggest(where, outcomes, number, 0).backbone for number in range(20))
+    found = Counter(asked(where, outcomes, number)[0].backbone for number in range(20))
     assert found["test_efficientnet"] > 14  # against a third by chance
 
 
 def test_only_what_can_be_built_is_suggested() -> None:
     where = domain()
     found = {
-        (each.backbone, each.resolution)
-        for number in range(60)
-        for each in [suggest(where, some_outcomes(where), number, 0)]
+        (each.backbone, each.resolution) for number in range(60) for each in asked(where, some_outcomes(where), number)
     }
     assert found == where.buildable
 
@@ -118,7 +122,7 @@ def test_only_what_can_be_built_is_suggested() -> None:
 def test_suggestions_stay_within_the_space_and_lr_has_three_digits() -> None:
     where = domain(recipe={"lr": LogUniform(1e-4, 1e-2, 1e-3), "label_smoothing": Choice((0.0, 0.1)), "flip": False})
     for number in range(30):
-        recipe = suggest(where, some_outcomes(domain()), number, 0).recipe
+        recipe = asked(where, some_outcomes(domain()), number)[0].recipe
         assert 1e-4 <= recipe.lr <= 1e-2
         assert recipe.lr == float(f"{recipe.lr:.3g}")
         assert recipe.label_smoothing in (0.0, 0.1)
@@ -127,16 +131,18 @@ def test_suggestions_stay_within_the_space_and_lr_has_three_digits() -> None:
 
 def test_a_learning_rate_that_is_not_searched_keeps_all_its_digits() -> None:
     where = domain(recipe={"lr": 0.00123456, "drop_path": Uniform(0.0, 0.2, 0.0)})
-    assert suggest(where, [], 0, 0).recipe.lr == 0.00123456
+    assert asked(where, [], 0)[0].recipe.lr == 0.00123456
 
 
 def test_a_learning_rate_that_rounding_has_led_over_the_bound_is_still_told() -> None:
     # Every rate in this range rounds to 1.23e-4, which lies below it.
     where = domain(recipe={"lr": LogUniform(1.2345e-4, 1.2349e-4, 1.2347e-4), "drop_path": Uniform(0.0, 0.2, 0.0)})
-    first = suggest(where, [], 0, 0)
+    (first,) = asked(where, [], 0)
     assert first.recipe.lr == 1.23e-4
-    assert _record(where, Outcome(first, "completed", 8, 0.5)).params["lr"] == 1.2345e-4
-    assert suggest(where, [Outcome(first, "completed", 8, 0.5)], 1, 0).recipe.lr == 1.23e-4
+    record = _record(where, Outcome(first, "completed", 8, 0.5))
+    assert record is not None
+    assert record.params["lr"] == 1.2345e-4
+    assert asked(where, [Outcome(first, "completed", 8, 0.5)], 1)[0].recipe.lr == 1.23e-4
 
 
 def test_trials_of_another_space_with_values_beyond_this_one_are_left_out() -> None:
@@ -146,13 +152,13 @@ def test_trials_of_another_space_with_values_beyond_this_one_are_left_out() -> N
     smooth = replace(start, recipe=replace(start.recipe, label_smoothing=0.3))
     foreign = [Outcome(each, "completed", 8, 0.1) for each in (fast, smooth)]
     for number in range(3):
-        assert suggest(narrow, foreign, number, 0) == suggest(narrow, [], number, 0)
+        assert asked(narrow, foreign, number) == asked(narrow, [], number)
 
 
 def test_the_sampler_is_told_the_truth_about_every_trial() -> None:
     where = domain()
     study = optuna.create_study()
-    study.add_trials([_record(where, outcome) for outcome in some_outcomes(where)])
+    study.add_trials([record for outcome in some_outcomes(where) if (record := _record(where, outcome))])
     states = [trial.state for trial in study.trials]
     assert states == [
         *(TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED),
@@ -173,7 +179,27 @@ def test_the_sampler_is_told_the_truth_about_every_trial() -> None:
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf])
 def test_a_trial_without_a_finite_loss_has_failed_for_the_sampler(state: str, loss: float | None) -> None:
     where = domain()
-    assert _record(where, Outcome(config(where), state, 3, loss)).state == TrialState.FAIL
+    record = _record(where, Outcome(config(where), state, 3, loss))
+    assert record is not None
+    assert record.state == TrialState.FAIL
+
+
+def test_the_sampler_remembers_what_has_ended_however_many_trials_run() -> None:
+    where = domain()
+    good = [Outcome(config(where, "test_efficientnet", lr=1 + 0.01 * n), "completed", 8, 0.1) for n in range(30)]
+    bad = [Outcome(config(where, "test_resnet", lr=1 + 0.01 * n), "completed", 8, 2.0) for n in range(30)]
+    crowd = [Outcome(each, "running") for each in itertools.islice(draw(where, [], 0), 1000)]
+    remembered = _remembered(where, [*good, *bad, *crowd])
+    assert remembered == [*good, *bad, *crowd[-50:]]
+    found = Counter(asked(where, [*good, *bad, *crowd], 1060 + number)[0].backbone for number in range(12))
+    assert found["test_efficientnet"] > 8  # against a third by chance
+
+
+def test_the_sampler_forgets_all_but_the_newest_that_have_ended() -> None:
+    where = domain()
+    ended = [Outcome(each, "completed", 8, 0.5) for each in itertools.islice(draw(where, [], 0), 500)]
+    assert _remembered(where, ended) == ended[-200:]
+    assert asked(where, ended, 500, 3) == asked(where, ended[-200:], 500, 3)
 
 
 def test_what_waits_comes_first_and_in_order() -> None:
@@ -304,14 +330,14 @@ def test_the_control_does_not_run_where_it_is_not_admitted(most_trials: int) -> 
 
 def test_blind_draws_reach_every_corner_of_the_domain_and_nothing_beyond() -> None:
     where = domain()
-    found = [draw(where, [], number, 0) for number in range(300)]
+    found = [next(draw(where, [], number)) for number in range(300)]
     assert {(each.backbone, each.resolution, each.freeze) for each in found} == {
         (backbone, resolution, freeze) for backbone, resolution in where.buildable for freeze in where.tier.freezes
     }
     starts = {freeze: config(where, freeze=freeze).recipe.lr for freeze in where.tier.freezes}
     ratios = [each.recipe.lr / starts[each.freeze] for each in found]
     assert 1 / 3.001 < min(ratios) < 0.4 < 2.5 < max(ratios) < 3.001
-    assert found == [draw(where, some_outcomes(where), number, 0) for number in range(300)]
+    assert found == [next(draw(where, some_outcomes(where), number)) for number in range(300)]
     assert len({each.trial_id for each in found}) == 300
 
 
@@ -358,6 +384,5 @@ def test_a_hint_makes_the_sampler_look_there_first() -> None:
     start = Outcome(config(where), "completed", 8, 1.0)
     lessons = [Lesson(config(where, freeze=freeze), -0.5 if freeze == 0.75 else 0.5) for freeze in where.tier.freezes]
     taught = replace(where, lessons=tuple(lessons * 3))
-    asked = [suggest(taught, [start], 1, attempt).freeze for attempt in range(10)]
-    blind = [suggest(where, [start], 1, attempt).freeze for attempt in range(10)]
-    assert asked.count(0.75) > blind.count(0.75)
+    hinted, blind = ([each.freeze for each in asked(each_domain, [start], 1, 10)] for each_domain in (taught, where))
+    assert hinted.count(0.75) > blind.count(0.75)

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from ray.tune.experiment import Trial as RayTrial
 from safetensors import safe_open
 from sklearn.datasets import load_digits
+from tier_plans import tier_plan
 
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.backbone import facts, family_of
@@ -32,19 +35,21 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import TierSpace
+from spine_ray.study.checkpoint import read_checkpoint
 from spine_ray.study.control import read_control
-from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialResumed, TrialStarted
+from spine_ray.study.hold import held
 from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.tune.cluster import Workers, running_ray
-from spine_ray.tune.crew import Refit, refit_members, score_rows
+from spine_ray.tune.crew import Refit, Undone, measure_costs, refit_members, score_rows
+from spine_ray.tune.failures import WorkFailedError
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.scheduler import ExactAsha
-from spine_ray.tune.suggester import SearchDomain
-from spine_ray.tune.tier import EventCallback, failure_reason, run_tier
-from spine_ray.tune.tier_plan import Refusal, TierPlan
+from spine_ray.tune.tier import EventCallback, run_tier
+from spine_ray.tune.tier_plan import Refusal
 from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
 CLASSES = {"one": 1, "seven": 7, "zero": 0}
@@ -82,7 +87,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     root = tmp_path_factory.mktemp("tier")
     scans = load_digits()
     for name, digit in CLASSES.items():
@@ -97,8 +102,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     places = source.locate(samples.paths)
     folder = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE)).folder
     weights = ((BROKEN, root / "nothing.safetensors", "0" * 64),)
-    order = WorkOrder(study=paths.root, pixels=folder, seed=0, weights=weights, device="cpu", threads=1)
-    return Study(paths, samples, order)
+    with held(paths) as hold:
+        order = WorkOrder(
+            study=paths.root, holder=hold.token, pixels=folder, seed=0, weights=weights, device="cpu", threads=1
+        )
+        yield Study(paths, samples, order)
 
 
 @pytest.fixture(scope="module")
@@ -115,20 +123,9 @@ def climbed(study: Study, workers: Workers) -> Run:
 
 def run(study: Study, workers: Workers, **changes: Any) -> Run:
     events: list[Event] = []
-    refusals = run_tier(plan(**changes), study.order, workers, events.append)
+    plan = tier_plan(TIER, "random", FOLDS, describe=describe, **changes)
+    refusals = run_tier(plan, study.order, workers, events.append)
     return Run(events, refusals)
-
-
-def plan(**changes: Any) -> TierPlan:
-    values: dict[str, Any] = {
-        "domain": SearchDomain(
-            tier=TIER, weights="random", buildable=frozenset((each, SIDE) for each in TIER.backbones), seed=0
-        ),
-        "starts": STARTS, "first": (), "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3,
-        "control": None,
-        "deadline": None, "admit": lambda _, now: None, "describe": describe, "effort": lambda config: 1.0,
-    }  # fmt: skip
-    return TierPlan(**{**values, **changes})
 
 
 def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
@@ -223,7 +220,7 @@ def test_trials_that_are_over_are_not_trained_again(study: Study, workers: Worke
 
 
 @pytest.mark.timeout(180)
-def test_an_interrupted_trial_runs_again_and_stops_after_an_epoch_when_time_is_up(
+def test_an_interrupted_trial_without_a_checkpoint_begins_anew_and_stops_after_an_epoch_when_time_is_up(
     study: Study, workers: Workers, climbed: Run
 ) -> None:
     first, *others = climbed.trials.values()
@@ -237,6 +234,109 @@ def test_an_interrupted_trial_runs_again_and_stops_after_an_epoch_when_time_is_u
 
 
 @pytest.mark.timeout(180)
+def test_a_trial_whose_worker_and_whose_thin_process_are_killed_ends_with_the_same_bits(
+    study: Study, workers: Workers, climbed: Run
+) -> None:
+    oof = study.paths.oof(STARTS[0].trial_id)
+    before = read_oof(study.paths, STARTS[0].trial_id, study.samples)
+    oof.unlink()
+    events: list[Event] = []
+
+    def kill(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, EpochDone) and event.step in (1, 2):
+            os.kill(process_of(workers.crew[0]) if event.step == 1 else thin_process(), signal.SIGKILL)
+
+    run_tier(
+        tier_plan(TIER, "random", FOLDS, describe=describe, starts=STARTS[:1], most_trials=1),
+        study.order,
+        workers,
+        kill,
+    )
+    (trial,) = trials_from_events(events).values()
+    assert trial.is_completed
+    assert [event.step for event in events if isinstance(event, EpochDone)] == list(range(1, EPOCHS * FOLDS + 1))
+    assert [type(event) for event in events].count(TrialStarted) == 1
+    assert trial.resumed[0].reason == "the worker's process died"
+    assert read_oof(study.paths, STARTS[0].trial_id, study.samples).tobytes() == before.tobytes()
+    assert not list(study.paths.checkpoints.glob(f"{STARTS[0].trial_id}*")), "removed when the trial ends"
+
+
+@pytest.mark.timeout(180)
+def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_tells_no_epoch_twice(
+    study: Study, workers: Workers, climbed: Run
+) -> None:
+    config, others = STARTS[1], [each for each in climbed.trials.values() if each.config != STARTS[1]]
+    before = read_oof(study.paths, config.trial_id, study.samples)
+    first = [event for event in climbed.events if event.trial_id == config.trial_id][:2]
+    ray.get(workers.crew[1].do.remote("begin", study.order, given_of(config)))
+    for _ in range(2):  # the ledger knows one of them, the checkpoint both
+        ray.get(workers.crew[1].do.remote("next_epoch", study.order, given_of(config)))
+    interrupted = trials_from_events(first)[config.trial_id]
+    again = run(study, workers, known=(interrupted, *others))
+    steps = [event.step for event in again.events if isinstance(event, EpochDone)]
+    assert steps == list(range(2, EPOCHS * FOLDS + 1))
+    (resumed,) = [event for event in again.events if isinstance(event, TrialResumed)]
+    assert resumed.reason == "it was interrupted"
+    assert resumed.step >= 1
+    assert read_oof(study.paths, config.trial_id, study.samples).tobytes() == before.tobytes()
+    whole = trials_from_events([*first, *again.events])[config.trial_id]
+    assert [epoch.step for epoch in whole.epochs] == list(range(1, EPOCHS * FOLDS + 1))
+    told = climbed.trials[config.trial_id].epochs
+    assert [epoch.log_loss for epoch in whole.epochs] == [epoch.log_loss for epoch in told]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("change", ["seed", "bytes"])
+def test_a_checkpoint_that_does_not_fit_is_dropped_and_the_trial_begins_anew(
+    change: str, study: Study, workers: Workers, climbed: Run
+) -> None:
+    given, worker = given_of(STARTS[0]), workers.crew[0]
+    ray.get(worker.do.remote("begin", study.order, given))
+    ray.get(worker.do.remote("next_epoch", study.order, given))
+    path = study.paths.checkpoint(STARTS[0].trial_id)
+    if change == "bytes":
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1
+        path.write_bytes(content)
+    order = replace(study.order, seed=1) if change == "seed" else study.order
+    begun = ray.get(worker.do.remote("begin", order, given))
+    expected = "it is of another seed" if change == "seed" else "the checksum differs"
+    assert begun["step"] == 0
+    assert expected in begun["dropped"]
+    assert not path.exists()
+    assert ray.get(worker.do.remote("next_epoch", order, given))["step"] == 1
+    path.unlink()
+
+
+@pytest.mark.timeout(180)
+def test_workers_of_a_search_that_lost_its_hold_write_nothing_more(
+    study: Study, workers: Workers, climbed: Run
+) -> None:
+    given, worker = given_of(STARTS[0]), workers.crew[0]
+    orphan = replace(study.order, holder="somebody who is dead")
+    before = {path: path.read_bytes() for path in study.paths.root.rglob("*.parquet")}
+    ray.get(worker.do.remote("begin", orphan, given))
+    with pytest.raises(WorkFailedError, match="another search holds"):
+        ray.get(worker.do.remote("next_epoch", orphan, given))
+    assert read_checkpoint(study.paths, STARTS[0].trial_id) is None
+    with pytest.raises(WorkFailedError, match="another search holds"):
+        ray.get(worker.do.remote("refit", orphan, STARTS[0]))
+    assert {path: path.read_bytes() for path in study.paths.root.rglob("*.parquet")} == before
+    assert not study.paths.refit(STARTS[0].trial_id).exists()
+    assert not list(study.paths.root.rglob("*.part"))
+
+
+@pytest.mark.timeout(180)
+def test_a_backbone_that_cannot_be_measured_is_told_beside_those_that_can(study: Study, workers: Workers) -> None:
+    broken, good = measure_costs([STARTS[2], STARTS[0]], study.order, workers)
+    assert isinstance(broken, Undone)
+    assert "nothing.safetensors" in broken.reason
+    assert not isinstance(good, Undone)
+    assert good.train_images_s > 0
+
+
+@pytest.mark.timeout(180)
 def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: Study, workers: Workers) -> None:
     configs = [STARTS[1], replace(STARTS[0], freeze=0.5)]
     told: list[Refit] = []
@@ -247,7 +347,8 @@ def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: Study, wo
     for config, logits in zip(configs, scored, strict=True):
         with safe_open(study.paths.refit(config.trial_id), framework="np") as file:
             expected = {"trial_id": config.trial_id, "frozen": "random", "data_version": study.samples.version}
-            assert file.metadata() == expected
+            about = file.metadata()
+        assert {name: about[name] for name in expected} == expected
         assert logits.shape == (len(rows), len(CLASSES))
         np.testing.assert_allclose(logits, _fitted_here(study, config, rows), rtol=1e-3, atol=1e-3)
 
@@ -270,8 +371,12 @@ def test_ctrl_c_leaves_the_tier_at_once(study: Study, workers: Workers) -> None:
         signal.raise_signal(signal.SIGINT)
         return None
 
-    with pytest.raises(KeyboardInterrupt):
-        run(study, workers, admit=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(study, workers, admit=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class SilentTrial(RayTrial):
@@ -288,9 +393,17 @@ def waiting_trial(config: TrialConfig, *, is_control: bool = False) -> RayTrial:
     return SilentTrial("trainable", config=values, stub=True)
 
 
-def callback(events: list[Event]) -> EventCallback:
+def callback(events: list[Event], *interrupted: Trial) -> EventCallback:
     handed = {config.trial_id: describe(config, True) for config in STARTS}
-    return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append, handed)
+    known = {trial.trial_id: trial for trial in interrupted}
+    return EventCallback(ExactAsha(Rungs(EPOCHS, FOLDS, 3), None), events.append, handed, known)
+
+
+def given_of(config: TrialConfig, *, is_control: bool = False, tell_from: int = 1) -> dict[str, Any]:
+    """What a worker is handed of a trial."""
+    return {
+        "trial": config.to_dict(), "trial_id": config.trial_id, "is_control": is_control, "tell_from": tell_from
+    }  # fmt: skip
 
 
 @pytest.mark.timeout(180)
@@ -307,13 +420,10 @@ def test_a_process_that_is_handed_the_crew_loads_no_torch(workers: Workers) -> N
 @pytest.mark.timeout(180)
 def test_a_worker_that_raised_leaves_and_its_successor_takes_up_the_next_trial(study: Study, workers: Workers) -> None:
     worker = workers.crew[0]
-    broken, good = (
-        {"trial": config.to_dict(), "trial_id": config.trial_id, "is_control": True}
-        for config in (STARTS[TIER.backbones.index(BROKEN)], STARTS[0])
-    )
+    broken, good = (given_of(config, is_control=True) for config in (STARTS[TIER.backbones.index(BROKEN)], STARTS[0]))
     ray.get(worker.do.remote("begin", study.order, good))
     before = process_of(worker)
-    with pytest.raises(ValueError, match=r"nothing\.safetensors"):
+    with pytest.raises(WorkFailedError, match=r"nothing\.safetensors"):
         ray.get(worker.do.remote("begin", study.order, broken))
     ray.get(worker.do.remote("begin", study.order, good))
     assert process_of(worker) != before
@@ -321,15 +431,31 @@ def test_a_worker_that_raised_leaves_and_its_successor_takes_up_the_next_trial(s
 
 
 @pytest.mark.timeout(180)
-def test_a_trial_whose_worker_was_killed_fails_and_the_next_is_taken_up(study: Study, workers: Workers) -> None:
+def test_an_epoch_whose_worker_was_killed_fails_and_the_trial_is_taken_up_again(study: Study, workers: Workers) -> None:
     worker = workers.crew[1]
-    given = {"trial": STARTS[0].to_dict(), "trial_id": STARTS[0].trial_id, "is_control": True}
+    given = given_of(STARTS[0], is_control=True)
     ray.get(worker.do.remote("begin", study.order, given))
     os.kill(process_of(worker), signal.SIGKILL)
     with pytest.raises(ray.exceptions.RayError):
         ray.get(worker.do.options(max_task_retries=0).remote("next_epoch", study.order, given))
     ray.get(worker.do.remote("begin", study.order, given))
     assert ray.get(worker.do.remote("next_epoch", study.order, given))["step"] == 1
+
+
+def thin_process() -> int:
+    """The process that runs the trial at hand for ray."""
+    found = subprocess.run(["pgrep", "-f", "^ray::.*TrialTrainable"], capture_output=True, text=True, check=True)
+    mine = [int(pid) for pid in found.stdout.split() if is_mine(int(pid))]
+    return mine[-1]
+
+
+def is_mine(pid: int) -> bool:
+    """Whether a process descends from this one."""
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
 
 
 def process_of(worker: Any) -> int:
@@ -356,26 +482,54 @@ def test_nothing_is_told_of_the_control() -> None:
     events: list[Event] = []
     given, control = callback(events), waiting_trial(STARTS[0], is_control=True)
     given.on_trial_start(0, [], control)
-    given.on_trial_result(0, [], control, {})
+    given.on_trial_result(0, [], control, told_epoch(1, is_known=False))
     given.on_trial_complete(0, [], control)
     given.on_trial_error(0, [], control)
     assert events == []
 
 
-def _wrapped(error: Exception) -> BaseException:
-    return ray.exceptions.RayTaskError("step", "Traceback (most recent call last):\n  many lines", error)
+def told_epoch(step: int, *, is_known: bool) -> dict[str, Any]:
+    return {
+        "step": step, "fold": 0, "epoch": step, "train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.5, "seconds": 1.0,
+        "train_images": 60, "train_images_s": 60.0, "score_images_s": 60.0, "peak_mb": 1.0, "views": 2,
+        "micro_batch": 16, "note": "", "is_last": False, "is_known": is_known, "resumed": [],
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (None, "unknown error"),
-        (ValueError("no such file"), "ValueError: no such file"),
-        (FileNotFoundError(), "FileNotFoundError"),
-        (RuntimeError("while loading:\n\n  the shapes differ\n"), "RuntimeError: the shapes differ"),
-        (_wrapped(_wrapped(ValueError("deep"))), "ValueError: deep"),
-        (ValueError("long" * 200), "ValueError: " + "long" * 72),
-    ],
-)
-def test_a_reason_is_the_innermost_error_on_one_line(error: BaseException | None, reason: str) -> None:
-    assert failure_reason(error) == reason
+def test_an_epoch_that_the_ledger_has_is_not_told_again_and_is_no_progress() -> None:
+    events: list[Event] = []
+    given, trial = callback(events), waiting_trial(STARTS[0])
+    given.on_trial_result(0, [], trial, told_epoch(1, is_known=False))
+    allowed = trial.max_failures
+    for step in (1, 2):  # its thin process was lost: the worker tells from the checkpoint what it holds
+        trial.run_metadata.num_failures += 1
+        given.on_trial_result(0, [], trial, told_epoch(step, is_known=True))
+    assert [event.step for event in events if isinstance(event, EpochDone)] == [1, 2]
+    assert trial.max_failures == allowed
+
+
+def test_epochs_after_the_one_that_a_trial_goes_on_from_are_told_again() -> None:
+    events: list[Event] = []
+    given, trial = callback(events), waiting_trial(STARTS[0])
+    for step in (1, 2):
+        given.on_trial_result(0, [], trial, told_epoch(step, is_known=False))
+    resumed = {"step": 1, "reason": "the worker's process died", "time": 3.0}
+    given.on_trial_result(0, [], trial, {**told_epoch(2, is_known=False), "resumed": [resumed]})
+    (whole,) = trials_from_events([describe(STARTS[0], True), *events]).values()
+    assert [epoch.step for epoch in whole.epochs] == [1, 2]
+    assert [type(event) for event in events] == [EpochDone, EpochDone, TrialResumed, EpochDone]
+
+
+def test_a_trial_that_diverged_or_was_given_up_has_failed() -> None:
+    for last, reason in (
+        ({**told_epoch(1, is_known=False), "log_loss": float("nan")}, "the loss is nan at epoch 1"),
+        ({"failure": "RuntimeError: no", "is_last": False}, "RuntimeError: no"),
+    ):
+        events: list[Event] = []
+        given, trial = callback(events), waiting_trial(STARTS[0])
+        given._scheduler.reasons[STARTS[0].trial_id] = "the loss is nan at epoch 1"
+        trial.run_metadata.last_result = last
+        given.on_trial_complete(0, [], trial)
+        (end,) = events
+        assert isinstance(end, TrialEnded)
+        assert (end.status, end.reason) == ("failed", reason)

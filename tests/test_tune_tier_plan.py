@@ -1,14 +1,17 @@
 import itertools
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from tier_plans import epoch_done, tier_plan, trial_started
 
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
-from spine_ray.study.events import EpochDone, Status, TrialEnded, TrialStarted
+from spine_ray.study.events import Status, TrialEnded
 from spine_ray.study.trials import Trial
-from spine_ray.tune.suggester import Outcome, SearchDomain
+from spine_ray.tune.suggester import Outcome
 from spine_ray.tune.tier_plan import TierPlan
 
 EPOCHS, FOLDS = 2, 2
@@ -20,51 +23,41 @@ STARTS = start_configs(TIER, "random")
 
 
 def plan(**changes: Any) -> TierPlan:
-    pairs = frozenset((each, 32) for each in TIER.backbones)
-    values: dict[str, Any] = {
-        "domain": SearchDomain(tier=TIER, weights="random", buildable=pairs, seed=0), "starts": STARTS, "first": (),
-        "known": (), "most_trials": TIER.trials, "folds": FOLDS, "reduction": 3, "control": None, "deadline": None,
-        "admit": lambda config, now: None, "describe": describe, "effort": lambda config: 1.0,
-    }  # fmt: skip
-    return TierPlan(**{**values, **changes})
-
-
-def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
-    return TrialStarted(
-        trial_id=config.trial_id, tier=TIER.name, config=config, family=config.backbone, is_start=is_start,
-        total_steps=EPOCHS * FOLDS, params=1, macs=1, weights_source="random", licence="unknown", data_version="rows",
-        time=0.0,
-    )  # fmt: skip
+    return tier_plan(TIER, "random", FOLDS, **changes)
 
 
 def known_trial(config: TrialConfig, *folds: int, status: Status | None = "completed") -> Trial:
     """A trial of earlier: an epoch for each of `folds`, its loss a tenth of its step; -1 is all folds at once."""
     steps = itertools.accumulate(FOLDS if fold < 0 else 1 for fold in folds)
     epochs = tuple(
-        EpochDone(
-            trial_id=config.trial_id, step=step, fold=fold, epoch=1, train_loss=1.0, log_loss=step / 10, accuracy=0.5,
-            seconds=1.0, train_images=60, train_images_s=60.0, score_images_s=60.0, peak_mb=1.0, views=EPOCHS,
-            micro_batch=16, note="",
-        )
+        epoch_done(config, step=step, fold=fold, epoch=1, log_loss=step / 10)
         for step, fold in zip(steps, folds, strict=True)
-    )  # fmt: skip
+    )
     end = TrialEnded(
         trial_id=config.trial_id, status=status or "failed", reason="", step=1, log_loss=0.1, accuracy=0.5, seconds=1.0,
         time=1.0,
     )  # fmt: skip
-    return Trial(started=describe(config, False), epochs=epochs, ended=end if status else None)
+    return Trial(started=trial_started(TIER, config, FOLDS), epochs=epochs, ended=end if status else None)
 
 
-def test_the_rungs_begin_with_what_finished_trials_reached_fold_by_fold() -> None:
+def test_the_rungs_begin_with_what_trials_reached_fold_by_fold_interrupted_ones_too() -> None:
     one, other, third = STARTS
-    whole, stopped = known_trial(one, 0, 0, 1, 1), known_trial(other, 0, status="stopped")
-    for left_out in (known_trial(third, 0, 0, status=None), known_trial(third, -1, -1)):
-        rungs = plan(known=(whole, stopped, left_out)).rungs()
-        assert rungs.milestones == (1, 2)  # the second is also the first step of a trial of all folds at once
-        assert rungs.recorded == {
-            1: {one.trial_id: (one.backbone, 0.1), other.trial_id: (other.backbone, 0.1)},
-            2: {one.trial_id: (one.backbone, 0.2)},
-        }
+    whole, stopped, interrupted = (
+        known_trial(one, 0, 0, 1, 1), known_trial(other, 0, status="stopped"), known_trial(third, 0, status=None),
+    )  # fmt: skip
+    rungs = plan(known=(whole, stopped, interrupted)).rungs()
+    assert rungs.milestones == (1, 2)
+    assert rungs.recorded == {
+        1: {config.trial_id: (config.backbone, 0.1) for config in (one, other, third)},
+        2: {one.trial_id: (one.backbone, 0.2)},
+    }
+
+
+def test_the_rungs_know_nothing_of_trials_of_all_folds_at_once_nor_of_those_that_diverged() -> None:
+    one, other, _ = STARTS
+    at_once, diverged = known_trial(one, -1, -1), known_trial(other, 0, status="failed")
+    lost = replace(diverged, epochs=tuple(replace(epoch, log_loss=math.nan) for epoch in diverged.epochs))
+    assert plan(known=(at_once, lost)).rungs().recorded == {}
 
 
 def test_interrupted_trials_come_first_then_the_start_recipes_that_are_not_known() -> None:

@@ -21,7 +21,9 @@ SAMPLES = Samples(
 
 
 def order(*weights: tuple[str, Path, str]) -> WorkOrder:
-    return WorkOrder(study=Path("study"), pixels=Path("pixels"), seed=0, weights=weights, device="cpu", threads=1)
+    return WorkOrder(
+        study=Path("study"), holder="", pixels=Path("pixels"), seed=0, weights=weights, device="cpu", threads=1
+    )
 
 
 def test_a_backbone_finds_its_weights_and_their_hash() -> None:

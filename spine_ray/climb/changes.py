@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spine_ray.study.paths import StudyPaths, read_json, replace_json
+from spine_ray.data.counted import counted
+from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_json, replace_json, write_twice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +45,7 @@ class Change:
     @property
     def lines(self) -> tuple[str, ...]:
         """The change in words, for a reader who knows the study."""
-        trials = "1 trial" if len(self.added) == 1 else f"{len(self.added)} trials"
+        trials = counted(len(self.added), "trial", "trials")
         lines = [f"{trials} added in {self.seconds:.0f} s, {self.device_seconds:.0f} s of them on workers"]
         if self.gain is None or self.log_loss_before is None:
             return tuple(lines)
@@ -61,7 +62,8 @@ class Change:
 
 def keep_change(paths: StudyPaths, change: Change) -> None:
     """Add a change to the study's history."""
-    replace_json(paths.history, [each.to_dict() for each in (*stored_history(paths), change)])
+    changes = [each.to_dict() for each in (*stored_history(paths), change)]
+    write_twice(paths.history, lambda place: replace_json(place, changes))
 
 
 def stored_history(paths: StudyPaths) -> list[Change]:
@@ -70,9 +72,9 @@ def stored_history(paths: StudyPaths) -> list[Change]:
     Raises:
         ValueError: If the file is damaged.
     """
-    if not paths.history.exists():
+    if not paths.history.exists() and not copy_of(paths.history).exists():
         return []
     try:
-        return [Change.from_dict(values) for values in read_json(paths.history)]
+        return [Change.from_dict(values) for values in read_either(paths.history, read_json)]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{paths.history} is damaged: {error}") from error

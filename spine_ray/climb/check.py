@@ -46,12 +46,12 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
     prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
     starts = start_configs(prepared.spaces[0].tiers[0], prepared.weights.kind)
     config = min(starts, key=lambda each: prepared.facts[each.backbone, each.resolution].macs)
-    with held(paths):
+    with held(paths) as hold:
         replace_json(paths.audit, rows.audit.to_dict())
         write_samples(paths.samples, rows.samples)
-        pixels = decode_pictures(rows, prepared.largest_resolution, progress)
+        _, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        order = work_order(request, prepared, {}, pixels.folder, device)
+        order = work_order(request, prepared, {}, pixels.folder, device, holder=hold.token)
         samples, task = open_work(order)
         progress.say(f"looking at {config.backbone}, the cheapest backbone of tier {first.tiers[0].name}")
         found = check_training(config, task, samples.folds, setup_of(order, config.backbone))

@@ -8,7 +8,7 @@ from typing import Any
 
 from spine_ray.ensemble import Amount, Cost, Ensemble, select
 from spine_ray.ladder.evidence import Evidence
-from spine_ray.study.paths import StudyPaths, read_json, replace_json
+from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_json, replace_json, write_twice
 from spine_ray.study.tables import Costs, cost_key
 from spine_ray.study.trials import Trial
 
@@ -154,12 +154,14 @@ def stored_choice(paths: StudyPaths) -> dict[str, Any]:
     Raises:
         ValueError: If it does not hold what `write_choice` writes.
     """
-    if not paths.ensemble.exists():
+    if not paths.ensemble.exists() and not copy_of(paths.ensemble).exists():
         return {}
-    found = read_json(paths.ensemble)
+    found = read_either(paths.ensemble, read_json)
     for name, kind in _KINDS.items():
         if not isinstance(found, dict) or not isinstance(found.get(name), kind):
-            raise ValueError(f"{paths.ensemble} is damaged: {name} is missing or not what it should be")
+            raise ValueError(
+                f"{paths.ensemble} is damaged: {name} is missing or not what it should be; delete it to choose anew"
+            )
     return dict(found)
 
 
@@ -175,7 +177,7 @@ def stored_judge(paths: StudyPaths) -> Judge:
 
 
 def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, Any]], openings: int) -> None:
-    """Write `ensemble.json`, with what the very same ensemble scored on the test split."""
+    """Write `ensemble.json` and its copy, with what the very same ensemble scored on the test split."""
     ensemble = choice.ensemble
     members = [
         {
@@ -204,18 +206,25 @@ def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, 
         "test": list(test),
         "test_openings": openings,
     }
-    replace_json(paths.ensemble, values)
+    write_twice(paths.ensemble, lambda place: replace_json(place, values))
 
 
-def read_choice(paths: StudyPaths, completed: Mapping[str, Trial]) -> Choice:
+def read_choice(paths: StudyPaths, trials: Mapping[str, Trial]) -> Choice:
     """Return the choice that the study keeps.
 
+    Args:
+        paths: The study.
+        trials: All of the present rows, however they ended: a candidate may have to be trained again since.
+
     Raises:
-        ValueError: If nothing was chosen yet.
+        ValueError: If nothing was chosen yet, or from trials that are not there.
     """
     stored = stored_choice(paths)
     if not stored:
         raise ValueError(f"{paths.root} has no ensemble yet; choose one first, without --show")
+    gone = [name for name in stored["candidates"] if name not in trials]
+    if gone:
+        raise ValueError(f"{paths.ensemble} was chosen from {gone[0]}, which is not there; choose anew, without --show")
     places = {name: place for place, name in enumerate(stored["candidates"])}
     ensemble = Ensemble(
         members=tuple(places[member["trial_id"]] for member in stored["members"]),
@@ -227,8 +236,8 @@ def read_choice(paths: StudyPaths, completed: Mapping[str, Trial]) -> Choice:
         certificate=stored["certificate"],
         report=stored["report"],
     )
-    trials = tuple(completed[name] for name in stored["candidates"])
-    return Choice(trials=trials, ensemble=ensemble, wishes=stored_wishes(paths), judge=_judge(stored))
+    candidates = tuple(trials[name] for name in stored["candidates"])
+    return Choice(trials=candidates, ensemble=ensemble, wishes=stored_wishes(paths), judge=_judge(stored))
 
 
 def present_choice(paths: StudyPaths, present: Mapping[str, Trial]) -> Choice | None:

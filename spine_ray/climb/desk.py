@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from spine_ray.climb.afar import Afar
 from spine_ray.climb.known import Known
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
@@ -12,15 +13,19 @@ from spine_ray.ladder.view_check import ViewCheck
 from spine_ray.show.live import Progress
 from spine_ray.space.arithmetic import Arithmetic, parse_arithmetic
 from spine_ray.space.config import TrialConfig
-from spine_ray.study.events import Event
+from spine_ray.study.checkpoint import sweep_checkpoints
+from spine_ray.study.events import Event, TrialEnded
 from spine_ray.study.ledger import append_event, read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_trials
+from spine_ray.study.trials import trials_from_events
 from spine_ray.track.mlflow_log import Tracker
 from spine_ray.tune.cluster import Workers
-from spine_ray.tune.crew import choose_arithmetic, measure_costs
+from spine_ray.tune.crew import Undone, choose_arithmetic, measure_costs
 from spine_ray.tune.order import WorkOrder
+from spine_ray.tune.tier import run_tier
+from spine_ray.tune.tier_plan import Refusal, TierPlan
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,14 +38,41 @@ class Desk(Known):
     progress: Progress
     tracker: Tracker
     study: StudyRecord
+    afar: Afar | None = None
+    """The way to the study's URI, if it has one."""
     decisions: list[GateDecision] = field(default_factory=list)
     """Of the gates, in order."""
     views: ViewCheck | None = None
     """What augmentation does to the classes, once that was looked at."""
+    _trouble: ValueError | None = field(default=None, init=False)
+    """Why an event could not be written, or what it names not be had."""
 
-    def record(self, event: Event) -> None:
+    def run(self, plan: TierPlan) -> tuple[Refusal, ...]:
+        """Train a tier's trials on the crew and return what was not admitted.
+
+        Raises:
+            CannotWriteError: If the disk is full: what happens is no longer written down, so nothing goes on.
+            ValueError: If the study's URI does not answer.
+        """
+        try:
+            refusals = run_tier(plan, self.order, self.workers, self._record)
+        except Exception:
+            if self._trouble is not None:  # of what its callbacks raise, ray leaves only the text
+                raise self._trouble from None
+            raise
+        if self.afar is not None and plan.control is not None:
+            self.afar.bring_if_there(self.paths.control)
+        return refusals
+
+    def _record(self, event: Event) -> None:
         """Write an event to the ledger, then show and track it."""
-        append_event(self.paths.ledger, event)
+        try:
+            append_event(self.paths.ledger, event)
+            if self.afar is not None and isinstance(event, TrialEnded) and event.status == "completed":
+                self.afar.bring(self.paths.oof(event.trial_id))
+        except ValueError as error:
+            self._trouble = error
+            raise
         self.events.append(event)
         self.progress.event(event)
         self.tracker.put(event)
@@ -48,9 +80,13 @@ class Desk(Known):
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure on the workers what was not measured before, and keep it."""
         self._choose_arithmetic(configs)
-        wanted = {cost_key(config): config for config in configs if cost_key(config) not in self.costs}
+        unknown = [config for config in configs if cost_key(config) not in self.costs and not self._is_broken(config)]
+        wanted = {cost_key(config): config for config in unknown}
         speeds = measure_costs(list(wanted.values()), self.order, self.workers)
         for (key, config), speed in zip(wanted.items(), speeds, strict=True):
+            if isinstance(speed, Undone):
+                self._leave(config, speed)
+                continue
             self.costs[key] = Cost(
                 backbone=config.backbone,
                 resolution=config.resolution,
@@ -65,12 +101,28 @@ class Desk(Known):
     def _choose_arithmetic(self, configs: Sequence[TrialConfig]) -> None:
         """Measure on the workers what serves each new backbone best, and fix it for the study."""
         chosen = self.study.choices.arithmetic
-        fresh = {config.backbone: config for config in reversed(configs) if config.backbone not in chosen}
+        unknown = [config for config in configs if config.backbone not in chosen and not self._is_broken(config)]
+        fresh = {config.backbone: config for config in reversed(unknown)}
         if fresh:
-            found = choose_arithmetic(list(fresh.values()), self.order, self.workers)
-            self.study = self.study.with_arithmetic(dict(zip(fresh, map(str, found), strict=True)))
+            found = dict(zip(fresh, choose_arithmetic(list(fresh.values()), self.order, self.workers), strict=True))
+            for backbone, each in found.items():
+                if isinstance(each, Undone):
+                    self._leave(fresh[backbone], each)
+            fit = {backbone: str(each) for backbone, each in found.items() if not isinstance(each, Undone)}
+            self.study = self.study.with_arithmetic(fit)
             write_record(self.paths, self.study)
             self.order = replace(self.order, arithmetic=arithmetic_of(self.study))
+
+    def _is_broken(self, config: TrialConfig) -> bool:
+        """Whether a backbone could not be measured, or failed when it was trained: it is not asked again and again."""
+        tried = [trial for trial in self.present.values() if trial.config.backbone == config.backbone]
+        has_failed = bool(tried) and all(trial.status == "failed" for trial in tried)
+        return has_failed or config.backbone in self.unmeasurable
+
+    def _leave(self, config: TrialConfig, undone: Undone) -> None:
+        """Say that a backbone cannot be measured; its trial will be tried all the same, and tells why it fails."""
+        self.unmeasurable.add(config.backbone)
+        self.progress.say(f"{config.backbone} cannot be measured: {undone.reason}")
 
     def write_tables(self) -> None:
         """Rebuild the table of trials from the ledger."""
@@ -78,7 +130,7 @@ class Desk(Known):
 
 
 def work_order(
-    request: SearchRequest, prepared: Prepared, hashes: Mapping[str, str], pixels: Path, device: str
+    request: SearchRequest, prepared: Prepared, hashes: Mapping[str, str], pixels: Path, device: str, *, holder: str
 ) -> WorkOrder:
     """Return what a worker must know, for one thread in plain float32 that keeps no activations.
 
@@ -88,19 +140,30 @@ def work_order(
         hashes: Of their files, by backbone.
         pixels: Folder of the decoded pictures.
         device: Where to compute.
+        holder: Names the hold on the study.
     """
     files = prepared.weights.files.items()
     weights = tuple((backbone, file.resolve(), hashes.get(backbone, "")) for backbone, file in files)
     return WorkOrder(
-        study=request.study.resolve(), pixels=pixels, seed=request.seed, weights=weights, device=device, threads=1
+        study=request.study.resolve(),
+        holder=holder,
+        pixels=pixels,
+        seed=request.seed,
+        weights=weights,
+        device=device,
+        threads=1,
+        uri=request.uri,
     )
 
 
 def open_events(paths: StudyPaths) -> list[Event]:
-    """Return what the ledger holds, starting it if there is none."""
+    """Return what the ledger holds, starting it if there is none, and clear away what a death may have left."""
     paths.ledger.parent.mkdir(parents=True, exist_ok=True)
     paths.ledger.touch()
-    return read_ledger(paths.ledger)
+    events = read_ledger(paths.ledger)
+    unfinished = {name for name, trial in trials_from_events(events).items() if trial.ended is None}
+    sweep_checkpoints(paths, unfinished)
+    return events
 
 
 def arithmetic_of(study: StudyRecord) -> tuple[tuple[str, Arithmetic], ...]:

@@ -13,7 +13,7 @@ from spine_ray.ladder.gates import GateDecision
 from spine_ray.space.load import load_space
 from spine_ray.space.schema import Space
 from spine_ray.study.ledger import read_ledger
-from spine_ray.study.paths import StudyPaths, read_json
+from spine_ray.study.paths import StudyPaths, read_either, read_json
 from spine_ray.study.record import StudyRecord, read_record
 from spine_ray.study.tables import Costs, read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
@@ -66,18 +66,17 @@ def read_files(root: Path) -> StudyFiles:
         ValueError: If there is none, or a file of it is damaged; one line.
     """
     record, paths = read_record(root), StudyPaths(root)
-    samples = read_samples(paths.samples)
+    samples = read_either(paths.samples, read_samples)
     trials = trials_from_events(read_ledger(paths.ledger))
     version = samples.version
-    completed = {name: trial for name, trial in trials.items() if trial.is_completed and trial.is_of(version)}
-    choice = present_choice(paths, completed)
+    choice = present_choice(paths, {name: trial for name, trial in trials.items() if trial.is_of(version)})
     return StudyFiles(
         paths=paths,
         record=record,
         samples=samples,
         trials=trials,
         costs=read_costs(paths),
-        spaces=tuple(load_space(str(file)) for file in sorted(paths.spaces.glob("*.yaml"))),
+        spaces=tuple(load_space(str(file)) for file in paths.spaces()),
         decisions=stored_decisions(paths),
         choice=choice,
         test=kept_test(paths, choice) if choice else (),

@@ -43,7 +43,8 @@ def look_at_change(desk: Desk, before: Before, shipped: Shipped) -> Change:
     losses = _losses(shipped.choice, shipped.evidence)
     gain: tuple[float | None, float | None, float | None] = (None, None, None)
     earlier = None
-    if before.choice is not None:
+    known = {trial.trial_id for trial in shipped.evidence.trials}
+    if before.choice is not None and known.issuperset(then):
         earlier = _losses(before.choice, shipped.evidence)
         apart = earlier - losses
         gain = (float(apart.mean()), *bootstrap_interval(apart, shipped.evidence.groups, seed=desk.request.seed))

@@ -12,9 +12,16 @@ from spine_ray.ladder.budget import RECKONING_IS_OFF, FoldSizes, Forecast, obser
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import belongs, start_configs
 from spine_ray.space.schema import TierSpace
-from spine_ray.study.events import Event, TrialStarted
+from spine_ray.study.events import Event, TrialEnded, TrialStarted
 from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial, add_event
+
+HANGS_AFTER = 10.0
+"""Times its predicted seconds after which an epoch is taken to hang."""
+LEAST_PATIENCE = 600.0
+"""Seconds in which no epoch is taken to hang, however short it should be: a busy machine is no reason."""
+UNMEASURED_PATIENCE = 6 * 3600.0
+"""The same where nothing is known of the backbone, s."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,14 +33,19 @@ class Known:
     prepared: Prepared
     events: list[Event]
     costs: dict[tuple[str, int, float], Cost] = field(default_factory=dict)
+    unmeasurable: set[str] = field(default_factory=set)
+    """Backbones that no worker could measure in this search: nothing is predicted of them."""
     _trials: dict[str, Trial] = field(default_factory=dict, init=False)
     _folded: int = field(default=0, init=False)
+    _ends: int = field(default=0, init=False)
+    _forecast: tuple[tuple[int, int], Forecast] | None = field(default=None, init=False)
 
     @property
     def trials(self) -> dict[str, Trial]:
         """All trials of the study, by id, in the order in which they first started."""
         for event in self.events[self._folded :]:  # folded once: admission asks before every trial
             add_event(self._trials, event)
+            self._ends += isinstance(event, TrialEnded)
         self._folded = len(self.events)
         return self._trials
 
@@ -72,7 +84,9 @@ class Known:
         if not self.costs:
             return {}
         starts = [each for space in self.prepared.spaces for tier in space.tiers for each in self.starts(tier)]
-        fresh = [each for each in starts if not self.is_measured(each.backbone)]
+        fresh = [
+            each for each in starts if not self.is_measured(each.backbone) and each.backbone not in self.unmeasurable
+        ]
         return {cost_key(each): reckon(self.costs.values(), each, self.macs(each)) for each in fresh}
 
     def worth_measuring(self, configs: Sequence[TrialConfig], left: float | None) -> list[TrialConfig]:
@@ -98,20 +112,40 @@ class Known:
         """
         folds, epochs = self.samples.num_folds, config.recipe.epochs
         trained = (1.0 - config.freeze) * epochs * (3 * (folds - 1) + 1)
-        left = {cost_key(trial.config) for trial in self.trials.values() if trial.is_completed}
-        views = 1 if cost_key(config) in left else epochs + 1  # reading them is not free either
+        views = 1 if cost_key(config) in self.forecast().built else epochs + 1  # reading them is not free either
         return self.macs(config) * (trained + config.freeze * views)
 
     def forecast(self) -> Forecast:
         """Return the predictor of seconds, corrected by what finished trials took."""
+        trials = self.trials
+        known = (self._ends, len(self.costs))
+        if self._forecast is None or self._forecast[0] != known:  # made once: every suggestion asks again and again
+            self._forecast = (known, self._predictor(list(trials.values())))
+        return self._forecast[1]
+
+    def _predictor(self, trials: Sequence[Trial]) -> Forecast:
         folds = self.samples.num_folds
         held_out = len(self.samples.dev) / folds
         sizes = FoldSizes(train=len(self.samples.dev) - held_out, held_out=held_out, folds=folds)
-        trials = list(self.trials.values())
         costs = {**self.reckoned(), **self.costs}
         stretch = observed_stretch(trials, Forecast(costs, sizes))
         built = frozenset(cost_key(trial.config) for trial in trials if trial.is_completed)
         return Forecast(costs, sizes, stretch, built)
+
+    def seconds_left(self, config: TrialConfig) -> float | None:
+        """Return the predicted seconds of what a trial has still to train; None where nothing was measured."""
+        predicted, trial = self.forecast().seconds(config), self.present.get(config.trial_id)
+        if predicted is None or trial is None or not trial.epochs:
+            return predicted
+        return predicted * (1.0 - trial.epochs[-1].step / trial.started.total_steps)
+
+    def patience(self, config: TrialConfig) -> float:
+        """Return how long an epoch may take, with all that comes before it, until its worker is taken to hang, s."""
+        parts = self.forecast().parts(config)
+        if parts is None:
+            return UNMEASURED_PATIENCE
+        # A head alone trains all folds in an epoch; a prefix may be computed for all views in the first.
+        return max(LEAST_PATIENCE, HANGS_AFTER * (parts.epoch * self.samples.num_folds + parts.prefix))
 
     def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
         """Return what makes the ledger's record of a trial that starts in a tier."""

@@ -17,9 +17,8 @@ from spine_ray.climb.choice import (
 )
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.evidence import gather
-from spine_ray.study.hold import held
 from spine_ray.study.ledger import read_ledger
-from spine_ray.study.paths import StudyPaths
+from spine_ray.study.paths import DamagedError, StudyPaths, read_either
 from spine_ray.study.record import StudyRecord, read_record
 from spine_ray.study.shipped import is_fitted
 from spine_ray.study.tables import Costs, read_costs, read_samples
@@ -49,8 +48,18 @@ class StoredStudy:
     paths: StudyPaths
     record: StudyRecord
     samples: Samples
-    completed: Mapping[str, Trial]
-    costs: Costs
+    trials: Mapping[str, Trial]
+    """All on the present rows."""
+
+    @property
+    def costs(self) -> Costs:
+        """What was measured."""
+        return read_costs(self.paths)
+
+    @property
+    def completed(self) -> dict[str, Trial]:
+        """Those with OOF logits."""
+        return {name: trial for name, trial in self.trials.items() if trial.is_completed}
 
     @property
     def not_fitted(self) -> list[str]:
@@ -67,25 +76,28 @@ def open_stored(root: Path) -> StoredStudy:
         ValueError: If there is none, or no trial of it was completed.
     """
     record, paths = read_record(root), StudyPaths(root)
-    samples = read_samples(paths.samples)
-    trials = trials_from_events(read_ledger(paths.ledger))
-    completed = {name: trial for name, trial in trials.items() if trial.is_completed and trial.is_of(samples.version)}
-    if not completed:
+    try:
+        samples = read_either(paths.samples, read_samples)
+    except DamagedError as error:
+        raise ValueError(f"{error}, and so is its copy: the search's own command deals the same rows anew") from error
+    known = trials_from_events(read_ledger(paths.ledger))
+    trials = {name: trial for name, trial in known.items() if trial.is_of(samples.version)}
+    study = StoredStudy(paths=paths, record=record, samples=samples, trials=trials)
+    if not study.completed:
         raise ValueError(f"no trial of {root} was completed on its present rows, so there is nothing to choose from")
-    return StoredStudy(paths=paths, record=record, samples=samples, completed=completed, costs=read_costs(paths))
+    return study
 
 
 def pick(study: StoredStudy, edits: Edits, limits: Limits) -> Choice:
-    """Choose anew, or change the members that are there, and keep the answer and the wishes in the study.
+    """Choose anew, or change the members that are there, and keep the answer and the wishes in the held study.
 
     Raises:
-        ValueError: If a trial is not known, or another process writes to the study.
+        ValueError: If a trial is not known.
     """
-    with held(study.paths):
-        wishes = _wishes(study, edits)
-        choice = _changed(study, edits, wishes) if edits.is_small else _anew(study, wishes, limits)
-        openings = len(study.record.test_openings)
-        write_choice(study.paths, choice, kept_test(study.paths, choice), openings)
+    wishes = _wishes(study, edits)
+    choice = _changed(study, edits, wishes) if edits.is_small else _anew(study, wishes, limits)
+    openings = len(study.record.test_openings)
+    write_choice(study.paths, choice, kept_test(study.paths, choice), openings)
     return choice
 
 
@@ -125,7 +137,8 @@ def _anew(study: StoredStudy, wishes: Wishes, limits: Limits) -> Choice:
 def _changed(study: StoredStudy, edits: Edits, wishes: Wishes) -> Choice:
     """Change the members that are there and weigh them anew; nothing else may come in."""
     stored = stored_choice(study.paths)
-    before = [member["trial_id"] for member in stored.get("members", [])]
+    # A member whose OOF logits were lost cannot be weighed until it is trained again.
+    before = [member["trial_id"] for member in stored.get("members", []) if member["trial_id"] in study.completed]
     if not before:
         raise ValueError(f"{study.paths.root} has no ensemble to change; choose one first, without --add and --drop")
     dropped = {trial_named(words, study.completed) for words in edits.drop}
@@ -137,7 +150,7 @@ def _changed(study: StoredStudy, edits: Edits, wishes: Wishes) -> Choice:
     if not members:
         raise ValueError("an ensemble needs a member: the last one cannot be dropped")
     # The best single model comes along to be compared with; with every place taken it cannot come in.
-    beside = [name for name in (stored["best_single"],) if name not in dropped]
+    beside = [name for name in (stored["best_single"],) if name not in dropped and name in study.completed]
     wanted = {name: study.completed[name] for name in dict.fromkeys([*members, *beside])}
     evidence = gather(study.paths, study.samples, wanted)
     fixed = Wishes(pinned=tuple(members))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from spine_ray.climb.request import SearchRequest, StoppedByGate
 from spine_ray.core.cache import cache_budget
-from spine_ray.core.pixels import PixelFile, build_pixels, short_side
+from spine_ray.core.pixels import PixelFile, short_side
 from spine_ray.data.audit import audit
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Audit
@@ -18,9 +18,10 @@ from spine_ray.data.near import find_near_copies
 from spine_ray.data.rows import Source
 from spine_ray.data.samples import Samples
 from spine_ray.show.live import Progress
-from spine_ray.study.paths import StudyPaths, replace_json, replace_text
+from spine_ray.study.paths import StudyPaths, replace_json, replace_text, write_twice
 from spine_ray.study.record import Choices, DataChange, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.tables import read_samples, write_samples
+from spine_ray.tune.node import Pictures
 
 _ENTRIES = 4
 """One frozen prefix's activations may take this part of the cache: several are in use at a time."""
@@ -71,7 +72,7 @@ def _rows_of_study(request: SearchRequest, evidence: Evidence) -> Rows:
     record = read_record(request.study)
     if record.seed != request.seed:
         raise ValueError(f"the study {request.study} has seed {record.seed}, not {request.seed}; leave --seed away")
-    samples = _stored_samples(paths, record)
+    samples = _stored_samples(paths, record, dealt)
     if samples.data_fingerprint == dealt.data_fingerprint:
         return Rows(source, samples, audit(replace(evidence, samples=samples)))
     if not is_grown(samples, dealt):
@@ -85,14 +86,28 @@ def _rows_of_study(request: SearchRequest, evidence: Evidence) -> Rows:
     return Rows(source, grown, Audit.ordered(found), before=samples, growth=growth)
 
 
-def _stored_samples(paths: StudyPaths, record: StudyRecord) -> Samples:
-    """Return the rows that the record describes: after a death between two writes, those from before the change."""
+def _stored_samples(paths: StudyPaths, record: StudyRecord, dealt: Samples) -> Samples:
+    """Return the rows that the record describes.
+
+    After a death between two writes those are the rows from before a change; where the table is lost they are what the
+    data is dealt into, if that is the same.
+
+    Raises:
+        ValueError: If they are lost.
+    """
     known = (record.data_fingerprint, record.fold_fingerprint)
     for path in (paths.samples, *sorted(paths.earlier.glob("*.parquet"))):
-        samples = read_samples(path)
-        if (samples.data_fingerprint, samples.fold_fingerprint) == known:
-            return samples
-    raise ValueError(f"{paths.samples} is not the table that {paths.record.name} describes")
+        if path.exists():
+            samples = read_samples(path)
+            if (samples.data_fingerprint, samples.fold_fingerprint) == known:
+                return samples
+    if (dealt.data_fingerprint, dealt.fold_fingerprint) == known:
+        write_twice(paths.samples, lambda place: write_samples(place, dealt))
+        return dealt
+    raise ValueError(
+        f"there is no table of the rows that {paths.record} describes: put back a {paths.samples.name} from before, or "
+        "name another --study"
+    )
 
 
 def report_audit(request: SearchRequest, rows: Rows, progress: Progress) -> None:
@@ -129,8 +144,8 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
                 f"the study {request.study} began with weights from {record.weights.source}, not {weights.source}: "
                 "a study never mixes them; name another --study or the same --weights"
             )
-        return _grown(paths, record, rows)
-    write_samples(paths.samples, rows.samples)
+        return _grown(paths, take_weights(paths, record, weights), rows)
+    write_twice(paths.samples, lambda place: write_samples(place, rows.samples))
     record = StudyRecord(
         seed=request.seed,
         data=request.data or "digits",
@@ -142,6 +157,27 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
         weights=weights,
         choices=Choices(activation_bytes=cache_budget() // _ENTRIES, arithmetic={}),
     )
+    write_record(paths, record)
+    return record
+
+
+def take_weights(paths: StudyPaths, record: StudyRecord, weights: WeightsRecord) -> StudyRecord:
+    """Take over the weights of backbones that are new to the study.
+
+    Raises:
+        ValueError: If a file is not what the study began with.
+    """
+    for backbone, digest in weights.hashes.items():
+        known = record.weights.hashes.get(backbone, digest)
+        if known != digest:
+            raise ValueError(
+                f"the weights of {backbone} are not those that the study {paths.root} has used: their file's sha256 is "
+                f"{digest[:12]}..., not {known[:12]}...; it is damaged or another one: put the old file back, have it "
+                "fetched again, or name another --study"
+            )
+    if weights.hashes.keys() <= record.weights.hashes.keys():
+        return record
+    record = record.with_weights(weights.hashes)
     write_record(paths, record)
     return record
 
@@ -159,23 +195,23 @@ def _grown(paths: StudyPaths, record: StudyRecord, rows: Rows) -> StudyRecord:
         removed=len(rows.growth.removed),
     )
     write_samples(paths.earlier_samples(rows.before.version), rows.before)
-    write_samples(paths.samples, rows.samples)
+    write_twice(paths.samples, lambda place: write_samples(place, rows.samples))
     paths.control.unlink(missing_ok=True)  # it says something of the rows as they were
     record = record.with_rows(rows.samples, change)
     write_record(paths, record)
     return record
 
 
-def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> PixelFile:
-    """Decode every picture once at a size that serves a resolution."""
-    places = rows.source.locate(rows.samples.paths)
-    progress.say(f"{len(places)} pictures, decoded once with a short side of {short_side(resolution)} px")
-    return build_pixels(
-        lambda row: rows.source.read(int(places[row])),
-        rows.samples.sample_ids,
-        short_side(resolution),
-        progress=progress.rows_done,
+def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> tuple[Pictures, PixelFile]:
+    """Decode every picture once at a size that serves a resolution; return how other nodes do it, and the file."""
+    pictures = Pictures(
+        source=rows.source,
+        places=rows.source.locate(rows.samples.paths),
+        content=rows.samples.sample_ids,
+        side=short_side(resolution),
     )
+    progress.say(f"{len(pictures.places)} pictures, decoded once with a short side of {pictures.side} px")
+    return pictures, pictures.decode(progress.rows_done)
 
 
 def _versions() -> dict[str, str]:

@@ -72,7 +72,7 @@ def find_weights(choice: str, backbones: Sequence[str], is_sample: bool, progres
     if choice not in ("auto", "pretrained"):
         return weights_from_folder(Path(choice), backbones)
     try:
-        return weights_from_hub(backbones)
+        return weights_from_hub(backbones, progress.say)
     except WeightsOutOfReachError as error:
         if is_sample and choice == "auto":
             progress.say(f"WARNING: no pretrained weights: {error}.")

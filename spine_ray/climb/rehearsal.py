@@ -36,7 +36,8 @@ class Rehearsal:
     """Carries a climb out on a virtual clock.
 
     Args:
-        known: A copy of what the study knows, which grows as the trials are played; every start recipe was measured.
+        known: A copy of what the study knows, which grows as the trials are played; what could not be measured of it
+            is not played.
         clock: The time.
         workers: How many trials run at once.
         verdicts: What the gates say, one after the other.
@@ -70,8 +71,11 @@ class Rehearsal:
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Do nothing: what was not measured before is reckoned."""
 
-    def check(self, config: TrialConfig) -> None:
+    def check(self, configs: Sequence[TrialConfig]) -> None:
         """Let the time of the checks before training pass."""
+        config = next(filter(self._is_measured, configs), None)
+        if config is None:
+            return
         cost = nearest_cost(self.known.costs, config)
         passes = CHECK_PASSES * min(CHECKED_ROWS, len(self.known.samples.dev)) / cost.infer_images_s
         steps = CHECK_STEPS * config.recipe.batch_size / cost.train_images_s
@@ -81,7 +85,8 @@ class Rehearsal:
         """Let the time of the screening pass; nothing is known of what it finds."""
         if self.known.prepared.weights.kind != "random" and len(starts) > 1:
             rows = len(self.known.samples.dev)
-            seconds = [rows / nearest_cost(self.known.costs, config).infer_images_s for config in starts]
+            measured = filter(self._is_measured, starts)
+            seconds = [rows / nearest_cost(self.known.costs, config).infer_images_s for config in measured]
             self.clock.now += side_by_side(seconds, self.workers) * self._off
         return ()
 
@@ -94,11 +99,19 @@ class Rehearsal:
             events.append(event)
             self.known.events.append(event)
 
+        def admit(config: TrialConfig, now: float) -> str | None:
+            return plan.admit(config, now) if self._is_measured(config) else "it could not be measured"
+
         domain = replace(plan.domain, seed=derive_seed(self.seed, "tier", plan.domain.seed) % 2**32)
-        rehearse_tier(replace(plan, domain=domain, ask=draw), self.workers, self.clock, self._script, happened)
+        rehearse_tier(
+            replace(plan, domain=domain, admit=admit, ask=draw), self.workers, self.clock, self._script, happened
+        )
         name = plan.domain.tier.name
         self.tiers[name] = _added(self.tiers.get(name), self._effort(events, self.clock.now - began))
         self.has_control = True
+
+    def _is_measured(self, config: TrialConfig) -> bool:
+        return any(cost.backbone == config.backbone for cost in self.known.costs.values())
 
     def decide(self, question: Question) -> GateDecision:
         """Say what this rehearsal is about."""

@@ -15,6 +15,9 @@ class SearchRequest:
     """The `--set` words, which say whether frozen random weights were asked for."""
     data: str | None
     study: Path
+    """Its folder on this machine."""
+    uri: str | None
+    """Where it lies, if not in that folder."""
     budget_s: float | None
     weights: str
     """`auto`, `pretrained`, `random` or a folder."""

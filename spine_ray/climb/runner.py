@@ -15,7 +15,6 @@ from spine_ray.ladder.gates import GateDecision, ShuffledControl, prior_losses
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.control import read_control
 from spine_ray.study.paths import replace_json
-from spine_ray.tune.tier import run_tier
 from spine_ray.tune.tier_plan import TierPlan
 
 
@@ -28,8 +27,8 @@ class Runner(Protocol):
     def say(self, line: str) -> None:
         """Tell whoever watches."""
 
-    def check(self, config: TrialConfig) -> None:
-        """See, before anything trains, whether a backbone can learn from the rows at all."""
+    def check(self, configs: Sequence[TrialConfig]) -> None:
+        """See, before anything trains, whether the first backbone that runs can learn from the rows at all."""
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure what configurations cost, where that is not known yet."""
@@ -72,13 +71,13 @@ class StudyRunner:
         """Show a line."""
         self._desk.progress.say(line)
 
-    def check(self, config: TrialConfig) -> None:
+    def check(self, configs: Sequence[TrialConfig]) -> None:
         """Look at what augmentation does, and whether one batch can be learnt by heart.
 
         Raises:
             StoppedByGate: If augmentation destroys the classes, and nobody said `--force`.
         """
-        self._desk.views = check_before_training(self._desk, config)
+        self._desk.views = check_before_training(self._desk, configs)
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure on the workers what was not measured before."""
@@ -92,7 +91,7 @@ class StudyRunner:
         """Train a tier's trials on the crew; show what was not admitted of its start recipes."""
         desk, tier = self._desk, plan.domain.tier.name
         desk.progress.tier_started(tier, question, plan.most_trials)
-        for refusal in run_tier(plan, desk.order, desk.workers, desk.record):
+        for refusal in desk.run(plan):
             if refusal.config in plan.starts:
                 self.say(f"  not tried: {refusal.config.trial_id}: {refusal.reason}")
         desk.progress.tier_ended(tier)

@@ -7,7 +7,7 @@ from spine_ray.climb.desk import Desk
 from spine_ray.core.screen import Screening
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.paths import read_json, replace_json
-from spine_ray.tune.crew import screen_backbones
+from spine_ray.tune.crew import Undone, screen_backbones
 
 
 def screened(desk: Desk, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
@@ -25,6 +25,9 @@ def screened(desk: Desk, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
     known = _stored(desk)
     missing = [config for config in starts if _key(config) not in known]
     for config, found in zip(missing, screen_backbones(missing, desk.order, desk.workers), strict=True):
+        if isinstance(found, Undone):
+            desk.progress.say(f"  frozen features of {config.backbone}: not looked at: {found.reason}")
+            continue
         known[_key(config)] = found
         desk.progress.say(
             f"  frozen features of {config.backbone}: linear probe {found.probe_accuracy:.1%} "
@@ -33,7 +36,8 @@ def screened(desk: Desk, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
     if missing:
         kept = {"data_version": desk.samples.version, "found": {key: asdict(found) for key, found in known.items()}}
         replace_json(desk.paths.screening, kept)
-    ranked = sorted(starts, key=lambda config: (known[_key(config)].probe_log_loss, config.backbone))
+    looked_at = [config for config in starts if _key(config) in known]
+    ranked = sorted(looked_at, key=lambda config: (known[_key(config)].probe_log_loss, config.backbone))
     return tuple(config.backbone for config in ranked)
 
 

@@ -4,10 +4,12 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
 
+from spine_ray.climb.afar import Afar, held_afar
 from spine_ray.climb.changes import keep_change
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.files import read_files
@@ -29,13 +31,19 @@ from spine_ray.ladder.prediction import Prediction
 from spine_ray.show.live import Progress
 from spine_ray.show.report import ReportPage
 from spine_ray.space.cost_matrix import cost_table
-from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord
+from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_costs
-from spine_ray.track.mlflow_log import Tracker, sqlite_uri
+from spine_ray.study.tracking import keep_tracking
+from spine_ray.track.mlflow_log import Tracker, public_uri, sqlite_uri
 from spine_ray.tune.cluster import Workers, running_ray, share
+from spine_ray.tune.node import base_here
+from spine_ray.tune.node_check import check_nodes
 from spine_ray.tune.order import WorkOrder
+
+_BREAK_S = 2.0
+"""How long MLflow is waited for when the search is interrupted, s."""
 
 
 def run_search(request: SearchRequest, source: Source, progress: Progress) -> ReportPage:
@@ -46,6 +54,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         StoppedByGate: If preflight or a gate ended the search.
     """
     with _open_study(request, source, progress) as (desk, budget):
+        desk.tracker.begin()
         before = look_back(desk)
         prediction = None
         if request.update:
@@ -63,7 +72,7 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         study = read_files(desk.paths.root)
         write_comparison(study, shipped.evidence)
         page = page_of(study)
-        desk.tracker.put_ensemble(_summary(page))
+        desk.tracker.refresh()
         _write_report(desk, page)
     return page
 
@@ -113,31 +122,61 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
     """Look at the data, open or begin the study, decode the pictures, start the workers."""
     budget = Budget(began=request.began, seconds=request.budget_s)
     if request.address is None:  # refused before anything is written
-        share({"CPU": float(os.cpu_count() or 1)}, request.workers)
+        share([{"CPU": float(os.cpu_count() or 1)}], request.workers)
     cache_budget()  # likewise
     paths = StudyPaths(request.study)
-    if request.resume and not paths.record.exists():
-        raise ValueError(f"--resume: there is no study at {request.study}; leave --resume away to begin one")
-    rows = look_at_data(request, source)
-    prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
-    request = replace(request, spaces=prepared.spaces)
-    for space in prepared.spaces:
-        cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
-    with held(paths):
+    with held_afar(request.uri, request.study, progress.say) as afar, opened_to_change(paths) as opened:
+        for line in opened.lines:
+            progress.say(line)
+        if request.resume and not paths.record.exists():
+            where = request.uri or request.study
+            raise ValueError(f"--resume: there is no study at {where}; leave --resume away to begin one")
+        rows = look_at_data(request, source)
+        prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
+        request = replace(request, spaces=prepared.spaces)
+        for space in prepared.spaces:
+            cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
         device = "cuda" if torch.cuda.is_available() else "cpu"
         record = begin_study(request, rows, prepared.record(), device)
         report_audit(request, rows, progress)
-        with running_ray(request.address, request.workers) as workers, _tracking(request) as tracker:
+        # Sent and tracked around ray, so that the last of it is taken while ray shuts down.
+        with _sending(afar), _tracking(request) as tracker, running_ray(request.address, request.workers) as workers:
             # The workers import what they need in the meantime.
-            pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-            order = work_order(request, prepared, record.weights.hashes, pixels.folder, workers.device)
+            pictures, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
+            holder = opened.hold.token if afar is None else afar.token
+            order = work_order(request, prepared, record.weights.hashes, pixels.folder, workers.device, holder=holder)
             order = replace(
                 order,
                 threads=workers.cpus,
                 arithmetic=arithmetic_of(record),
                 activation_bytes=record.choices.activation_bytes,
+                base=None if request.address is None else base_here(pictures),
             )
-            yield _desk(request, rows, prepared, record, order, workers, progress, tracker), budget
+            if request.address is not None:
+                _check_cluster(order, request, progress)
+            desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
+            desk.afar = afar
+            yield desk, budget
+
+
+def _check_cluster(order: WorkOrder, request: SearchRequest, progress: Progress) -> None:
+    """Look at every node before anything trains, a line each.
+
+    Raises:
+        ValueError: If one is not ready.
+    """
+    reports = check_nodes(order, request.data)
+    for report in reports:
+        progress.say(report.line)
+    broken = [report for report in reports if report.problems]
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of {len(reports)} nodes are not ready, first {broken[0].name}: {broken[0].problems[0]}"
+        )
+
+
+def _sending(afar: Afar | None) -> AbstractContextManager[None]:
+    return contextlib.nullcontext() if afar is None else afar.sending()
 
 
 def _desk(
@@ -169,25 +208,13 @@ def _desk(
 @contextlib.contextmanager
 def _tracking(request: SearchRequest) -> Iterator[Tracker]:
     paths = StudyPaths(request.study)
-    uri = request.tracking or sqlite_uri(paths.tracking)
-    tracker = Tracker(uri, request.study.name, paths.spool)
+    tracking = keep_tracking(paths, public_uri(request.tracking) if request.tracking else None)
+    tracker = Tracker(request.tracking or sqlite_uri(paths.tracking), tracking, paths, open_events(paths))
+    patience = None
     try:
         yield tracker
+    except KeyboardInterrupt:
+        patience = _BREAK_S
+        raise
     finally:
-        tracker.close()
-
-
-def _summary(page: ReportPage) -> dict[str, object]:
-    """Return what MLflow keeps of the ensemble."""
-    board = page.ensemble
-    if board is None:
-        return {}
-    return {
-        "log_loss": board.log_loss,
-        "accuracy": board.accuracy,
-        "gain": board.gain,
-        "gain_low": board.gain_low,
-        "gain_high": board.gain_high,
-        "pool": board.pool,
-        "members": ", ".join(member.trial_id for member in board.members),
-    }
+        tracker.close(patience)

@@ -1,6 +1,7 @@
 """From OOF logits to what ships: members chosen, fitted once more on all dev rows, judged on the test split."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,8 +22,9 @@ from spine_ray.space.cost_matrix import cost_table
 from spine_ray.space.schema import Space
 from spine_ray.study.record import TestOpening, write_record
 from spine_ray.study.shipped import is_fitted
+from spine_ray.study.tables import cost_key
 from spine_ray.study.trials import Trial
-from spine_ray.tune.crew import refit_members, score_rows
+from spine_ray.tune.crew import Undone, refit_members, score_rows
 from spine_ray.tune.worker import Refit
 
 
@@ -44,13 +46,12 @@ def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
     Raises:
         StoppedByGate: If no trial was completed.
     """
-    evidence = gather(desk.paths, desk.samples, desk.present)
-    if not evidence.trials:
+    completed = {name: trial for name, trial in desk.present.items() if trial.is_completed}
+    if not completed:
         raise StoppedByGate("no trial was completed, so there is nothing to choose from")
-    desk.measure([trial.config for trial in evidence.trials])
-    choice = _choose(desk, space, evidence, budget)
-    needed = list(dict.fromkeys([*choice.members, choice.single]))
-    _refit(desk, [trial.config for trial in needed])
+    desk.measure([trial.config for trial in completed.values()])
+    evidence, choice = _choose_what_fits(desk, space, completed, budget)
+    needed = _needed(choice)
     test = kept_test(desk.paths, choice)
     openings = len(desk.study.test_openings)
     if len(desk.samples.test) and (desk.request.open_test or not openings):
@@ -61,6 +62,34 @@ def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
         openings = len(desk.study.test_openings)
     write_choice(desk.paths, choice, test, openings)
     return Shipped(evidence=evidence, choice=choice, test=test, openings=openings)
+
+
+def _choose_what_fits(
+    desk: Desk, space: Space, completed: Mapping[str, Trial], budget: Budget
+) -> tuple[Evidence, Choice]:
+    """Choose and fit once more what was chosen; what cannot be priced or fitted is left out, and said.
+
+    Raises:
+        StoppedByGate: If nothing is left.
+    """
+    left = {name: trial for name, trial in completed.items() if cost_key(trial.config) in desk.costs}
+    for name in completed.keys() - left.keys():
+        desk.progress.say(f"{name} is left out of the choice: what it costs could not be measured")
+    while left:
+        evidence = gather(desk.paths, desk.samples, left)
+        choice = _choose(desk, space, evidence, budget)
+        undone = _refit(desk, [trial.config for trial in _needed(choice)])
+        if not undone:
+            return evidence, choice
+        for each in undone:
+            desk.progress.say(f"{each.config.trial_id} is left out of the choice: its refit failed: {each.reason}")
+            del left[each.config.trial_id]
+    raise StoppedByGate("no completed trial could be measured and fitted once more, so there is nothing to choose from")
+
+
+def _needed(choice: Choice) -> list[Trial]:
+    """Return what is fitted once more: the members, and the best single model to compare them with."""
+    return list(dict.fromkeys([*choice.members, choice.single]))
 
 
 def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Choice:
@@ -84,17 +113,19 @@ def _fits(desk: Desk, configs: list[TrialConfig], budget: Budget) -> bool:
     return time.time() + wall <= budget.began + budget.seconds
 
 
-def _refit(desk: Desk, configs: list[TrialConfig]) -> None:
+def _refit(desk: Desk, configs: list[TrialConfig]) -> list[Undone]:
     version = desk.samples.version
     missing = [config for config in configs if not is_fitted(desk.paths, config.trial_id, version)]
     if not missing:
-        return
+        return []
     desk.progress.say(f"fitting {len(missing)} once more on all {len(desk.samples.dev)} dev rows: what ships")
 
     def told(refit: Refit) -> None:
+        if desk.afar is not None:
+            desk.afar.bring(desk.paths.refit(refit.trial_id))
         desk.progress.say(f"  fitted {refit.trial_id} in {refit.seconds:.0f} s")
 
-    refit_members(missing, desk.order, desk.workers, told)
+    return refit_members(missing, desk.order, desk.workers, told)
 
 
 def _open_test(desk: Desk, evidence: Evidence, choice: Choice, needed: list[Trial]) -> tuple[dict[str, Any], ...]:

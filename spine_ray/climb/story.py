@@ -18,6 +18,7 @@ from spine_ray.climb.files import StudyFiles
 from spine_ray.climb.members import ensemble_board
 from spine_ray.climb.mistakes import class_rows, gallery, what_was_said
 from spine_ray.climb.rows import board_rows
+from spine_ray.data.counted import counted
 from spine_ray.data.rows import Source
 from spine_ray.data.sources import open_source
 from spine_ray.ensemble.selection import pooled_log_probs
@@ -70,13 +71,13 @@ def answer_of(study: StudyFiles) -> Answer:
     report, members = study.choice.ensemble.report, study.choice.members
     names = ", ".join(dict.fromkeys(trial.config.backbone for trial in members))
     kinds = len({trial.started.family for trial in members})
-    families = "1 family" if kinds == 1 else f"{kinds} families"
+    families = counted(kinds, "family", "families")
     which = f"Use {names} alone" if len(members) == 1 else f"Use {len(members)} members of {families}: {names}"
     hours = sum(trial.seconds for trial in study.trials.values()) / 3600
     effort = f"{hours:.2f} worker-hours" if hours >= 0.1 else f"{60 * hours:.1f} worker-minutes"
     cost = (
         f"It costs {report['cost']:.1f} ms an image on one {study.record.device} worker, and was found in "
-        f"{effort} over {_count(len(study.trials), 'trial')}."
+        f"{effort} over {counted(len(study.trials), 'trial', 'trials')}."
     )
     return Answer(
         sentences=(f"{which}: {_proof(study)}.", cost, f"{report['reason'][:1].upper()}{report['reason'][1:]}."),
@@ -95,7 +96,7 @@ def _proof(study: StudyFiles) -> str:
         low, high = first["accuracy_interval"]
         return (
             f"accuracy {first['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {first['rows']} test rows, "
-            f"test split opened {_count(study.openings, 'time')}"
+            f"test split opened {counted(study.openings, 'time', 'times')}"
         )
     assert study.choice is not None
     shut = (
@@ -114,8 +115,8 @@ def _without_choice(study: StudyFiles) -> tuple[str, ...]:
     stopped = sum(trial.status == "stopped" for trial in trials)
     open_ = sum(trial.status is None for trial in trials)
     first = (
-        f"There is no answer yet: of {_count(len(trials), 'trial')} {len(done)} completed, {stopped} stopped early, "
-        f"{failed} failed and {open_} without an end."
+        f"There is no answer yet: of {counted(len(trials), 'trial', 'trials')} {len(done)} completed, {stopped} were "
+        f"stopped early, {failed} failed and {open_} without an end."
     )
     if not done:
         return (first, "Nothing can be chosen from." if trials else "Nothing was trained on the present rows.")
@@ -205,7 +206,3 @@ def _made_of(study: StudyFiles) -> dict[str, str]:
         **{f"{backbone} weights": digest for backbone, digest in sorted(record.weights.hashes.items())},
         **record.versions,
     }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

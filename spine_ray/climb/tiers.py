@@ -37,7 +37,7 @@ class Climb:
         Raises:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
-        self.runner.check(min(self.known.starts(self.space.tiers[0]), key=self.known.macs))
+        self.runner.check(sorted(self.known.starts(self.space.tiers[0]), key=self.known.macs))
         replace(self, space=self._affordable())._climb()
 
     def _affordable(self) -> Space:
@@ -47,7 +47,10 @@ class Climb:
             return self.space
         self._measure(first)
         forecast = self.known.forecast()
-        seconds = {config: forecast.seconds(config) or 0.0 for config in self.known.starts(first)}
+        predicted = {config: forecast.seconds(config) for config in self.known.starts(first)}
+        seconds = {config: each for config, each in predicted.items() if each is not None}
+        if not seconds:  # none of them could be measured
+            return self.space
         cheapest, left = min(seconds, key=seconds.__getitem__), ends - self.runner.now()
         epochs = epochs_within(cheapest, seconds[cheapest], left)
         if epochs in (0, cheapest.recipe.epochs):
@@ -141,14 +144,16 @@ class Climb:
             control=starts[0] if needs_control else None,
             deadline=self.budget.training_ends,
             admit=lambda config, now: self._refusal(admission, config, now),
+            patience=known.patience,
             effort=known.effort,
             describe=known.describe(tier.name),
         )
         self.runner.run(plan, tier.question)
 
     def _refusal(self, admission: Admission | Leftover, config: TrialConfig, now: float) -> str | None:
-        seconds = self.known.forecast().seconds(config)
-        if self.budget.seconds is not None and not self.known.is_measured(config.backbone):
+        known, seconds = self.known, self.known.seconds_left(config)
+        is_known = known.is_measured(config.backbone) or config.backbone in known.unmeasurable
+        if self.budget.seconds is not None and not is_known:
             return f"needs about {seconds or 0.0:.0f} s by its arithmetic, too long to be worth measuring"
         return admission.refusal(config, seconds, now)
 
@@ -183,7 +188,8 @@ class Climb:
     def _cheapest(self, tier: TierSpace) -> float:
         """Return the predicted seconds of a tier's cheapest start recipe; 0 where nothing was measured."""
         forecast = self.known.forecast()
-        return min((forecast.seconds(config) or 0.0) for config in self.known.starts(tier))
+        predicted = (forecast.seconds(config) for config in self.known.starts(tier))
+        return min((seconds for seconds in predicted if seconds is not None), default=0.0)
 
     def _reserve(self, place: int) -> float:
         ends = self.budget.training_ends

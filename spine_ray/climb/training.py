@@ -1,6 +1,6 @@
 """The checks that need a model, as findings: augmentation, one batch, a linear probe and its shuffled control."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,38 +11,60 @@ from spine_ray.core.screen import Screening
 from spine_ray.core.soundness import BatchCheck, TrainingCheck
 from spine_ray.core.task import Task
 from spine_ray.core.views import Augmentation
+from spine_ray.data.counted import counted
 from spine_ray.data.findings import Audit, Finding, Level
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.view_check import MOSTLY_KEPT, ViewCheck
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.paths import StudyPaths, read_json, replace_bytes, replace_json
-from spine_ray.tune.crew import check_backbone
+from spine_ray.tune.crew import Undone, check_backbone
 from spine_ray.tune.work import open_work
 
 _LEAK_ACCURACY = 0.1
 """By how much a probe on shuffled labels may beat the largest class before something is wrong with the folds."""
 
 
-def check_before_training(desk: Desk, config: TrialConfig) -> ViewCheck:
+def check_before_training(desk: Desk, configs: Sequence[TrialConfig]) -> ViewCheck | None:
     """Run the checks once for these rows, add what they find to `audit.json`, and say it.
 
     Args:
         desk: The open study.
-        config: The start recipe that they are about: the cheapest of the first tier.
+        configs: The start recipes of the first tier, cheapest first: the checks are about the first that can be built
+            and run.
+
+    Returns:
+        What augmentation does to the classes; None where no backbone could tell.
 
     Raises:
         StoppedByGate: If augmentation destroys the classes, and nobody said `--force`.
     """
+    for config in configs:
+        known = _check(desk, config)
+        if isinstance(known, Undone):
+            desk.progress.say(f"{config.backbone} cannot be checked before it trains: {known.reason}")
+        else:
+            return _tell(desk, config, known)
+    return None
+
+
+def _check(desk: Desk, config: TrialConfig) -> TrainingCheck | Undone:
+    """Return what is known of a backbone on these rows, looking at it where nothing is."""
     checks = _stored(desk.paths)
     kept = checks.get(config.trial_id, {})
     if kept.get("data_version") == desk.samples.version:
-        known = _checks(kept["found"])
-    else:
-        known = check_backbone(config, desk.order, desk.workers)
-        checks[config.trial_id] = {"data_version": desk.samples.version, "found": asdict(known)}
+        return _checks(kept["found"])
+    found = check_backbone(config, desk.order, desk.workers)
+    if isinstance(found, TrainingCheck):
+        checks[config.trial_id] = {"data_version": desk.samples.version, "found": asdict(found)}
         replace_json(desk.paths.checks, checks)
+        desk.paths.contact_sheet.unlink(missing_ok=True)  # of the rows as they were
+    if not desk.paths.contact_sheet.exists():
         _, task = open_work(desk.order)
         write_contact_sheet(desk.paths, task, desk.samples, config)
+    return found
+
+
+def _tell(desk: Desk, config: TrialConfig, known: TrainingCheck) -> ViewCheck:
     findings = training_findings(known, config)
     add_findings(desk.paths, findings)
     for finding in findings:
@@ -58,7 +80,8 @@ def training_findings(found: TrainingCheck, config: TrialConfig) -> tuple[Findin
     level: Level = "error" if views.is_destroyed else "fact"
     if not views.is_destroyed and views.kept_high is not None and views.kept_high < MOSTLY_KEPT:
         level = "warning"
-    told = f"{batch.rows} pictures in {batch.steps} steps: loss {batch.first_loss:.2f} to {batch.last_loss:.2f}"
+    size = f"{counted(batch.rows, 'picture', 'pictures')} in {counted(batch.steps, 'step', 'steps')}"
+    told = f"{size}: loss {batch.first_loss:.2f} to {batch.last_loss:.2f}"
     findings = [
         Finding(level=level, kind="augmentation", message=f"{views.sentence} ({config.backbone})"),
         Finding(

@@ -12,7 +12,6 @@ from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import TrialStarted
 from spine_ray.study.trials import Trial
 from spine_ray.tune.suggester import SearchDomain
-from spine_ray.tune.tier import run_tier
 from spine_ray.tune.tier_plan import TierPlan
 
 TIER = "update"
@@ -30,7 +29,7 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
     Raises:
         ValueError: If a name means no trial of earlier rows, or one whose backbone is in none of the spaces.
     """
-    present = desk.present
+    present = {name: trial for name, trial in desk.present.items() if trial.ended}
     earlier = {name: trial for name, trial in desk.trials.items() if name not in present}
     for words in names:
         if words in present:
@@ -48,7 +47,7 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
         domain=_domain(desk, configs),
         starts=configs,
         first=(),
-        known=(),
+        known=tuple(trial for trial in wanted if trial.is_of(desk.samples.version)),  # interrupted at it before
         most_trials=len(configs),
         folds=desk.samples.num_folds,
         reduction=1,
@@ -56,10 +55,11 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
         deadline=budget.training_ends,
         admit=lambda config, now: None,
         effort=desk.effort,
+        patience=desk.patience,
         describe=lambda config, _: _again(desk, earlier[config.trial_id]),
     )
     desk.progress.tier_started(TIER, "What do they say on the rows as they are now?", len(configs))
-    run_tier(plan, desk.order, desk.workers, desk.record)
+    desk.run(plan)
     desk.progress.tier_ended(TIER)
     desk.write_tables()
 

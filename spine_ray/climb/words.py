@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from spine_ray.climb.afar import folder_for
 from spine_ray.climb.request import SearchRequest
 from spine_ray.data.limits import AuditLimits
 from spine_ray.data.rows import Source
@@ -12,6 +13,8 @@ from spine_ray.space.configs import start_configs
 from spine_ray.space.duration import parse_duration
 from spine_ray.space.load import load_space
 from spine_ray.space.schema import Space
+from spine_ray.study.remote import is_remote
+from spine_ray.track.mlflow_log import check_uri
 
 SAMPLE_EPOCHS = 6
 SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "13m", "recipe.flip": False}
@@ -37,17 +40,20 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
     weights = given.weights or spaces[0].weights or "auto"
     names = "-".join(space.name for space in spaces)
     data = "digits" if source.is_sample else Path(str(given.data).rstrip("/")).stem
+    study = given.study or f"studies/{names}-{data}"
+    uri = study.rstrip("/") if is_remote(study) else None
     return SearchRequest(
         spaces=spaces,
         sets=tuple(given.set),
         data=given.data,
-        study=given.study or Path("studies") / f"{names}-{data}",
+        study=Path(study) if uri is None else folder_for(uri),
+        uri=uri,
         budget_s=parse_duration(budget) if budget is not None else None,
         weights=weights,
         seed=given.seed,
         workers=given.workers,
         address=given.address,
-        tracking=given.tracking,
+        tracking=None if given.tracking is None else check_uri(given.tracking),
         open_test=given.open_test,
         resume=given.resume,
         force=given.force,
@@ -72,6 +78,7 @@ def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:
         sets=tuple(given.set),
         data=given.data,
         study=given.out or Path("checks") / data,
+        uri=None,
         budget_s=None,
         weights=given.weights or space.weights or "auto",
         seed=given.seed,

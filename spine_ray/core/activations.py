@@ -1,9 +1,11 @@
 """Activations of a frozen prefix kept on disk: computed once, used by every trial, fold and learning rate.
 
-An entry of the cache holds one file a view (`scoring.npy`, `view-000.npy`, ...), each built when it is first needed.
+An entry of the cache holds one file a view (`scoring.npy`, `view-000.npy`, ...), each built when it is first needed,
+with its checksum at its end.
 """
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,12 +21,15 @@ from spine_ray.core.arithmetic import place_batch, send
 from spine_ray.core.cache import (
     Hold,
     NoRoomError,
+    Summed,
     build_entry,
     build_file,
     cache_budget,
     check_room,
+    discard,
     entry_folder,
     evict,
+    is_whole,
     try_build_file,
 )
 from spine_ray.core.inputs import Activations, Inputs, Pictures, pictures_for, probe_activations
@@ -32,12 +37,14 @@ from spine_ray.core.network import CHUNK, Network, as_half
 from spine_ray.core.task import Rows, Task
 from spine_ray.space.config import Recipe
 
+_log = logging.getLogger(__name__)
+
 PART_VIEWS, HEAD_VIEWS = 1 / 2, 1 / 4
 """Views there must be at least, in units of the epochs, where part of a backbone is trained, and where the head alone.
 
 With fewer, held-out log-loss rises by more than 0.01 nats (`python -m benchmarks.views`, in docs/log.md).
 """
-_FORMAT = "1"
+_FORMAT = "2"
 _SCORING = "scoring"
 _VIEW = "view-"
 
@@ -125,22 +132,18 @@ class StoredActivations:
             except NoRoomError as error:
                 self.note = str(error)
                 return None
-            self._open[name] = self._load(name)
+            self._open[name] = np.load(self._path(name), mmap_mode="r")
         return self._open[name]
 
-    def _load(self, name: str) -> npt.NDArray[np.generic]:
-        path = self._path(name)
-        try:
-            stored: npt.NDArray[np.generic] = np.load(path, mmap_mode="r")
-        except (EOFError, ValueError) as error:
-            raise ValueError(f"{path} is no whole file of activations: delete {path.parent}") from error
-        if (stored.shape, stored.dtype) != (self._shape, self._kind):
-            held, wanted = f"{stored.shape} {stored.dtype}", f"{self._shape} {self._kind}"
-            raise ValueError(f"{path} holds {held}, not {wanted}: delete {path.parent}")
-        return stored
-
     def _have(self, name: str) -> None:
-        """Build a view, or wait until another process has; meanwhile build what will be needed after it."""
+        """Build a view unless it is there and whole, or wait until another process has built it.
+
+        Meanwhile build what will be needed after it.
+        """
+        path = self._path(name)
+        if path.exists() and not self._fits(path):
+            _log.warning("%s is damaged; it is computed anew", path)
+            discard(path)
         names = (name, _SCORING, *(_view_name(view) for view in range(self.views)))
         for each in names:
             if self._path(name).exists():
@@ -148,6 +151,13 @@ class StoredActivations:
             if not self._path(each).exists():
                 try_build_file(self._path(each), self._writer(each))
         build_file(self._path(name), self._writer(name))
+
+    def _fits(self, path: Path) -> bool:
+        """Say whether a file is what was written, and what is wanted."""
+        if not is_whole(path):
+            return False
+        stored = np.load(path, mmap_mode="r")
+        return (stored.shape, stored.dtype) == (self._shape, self._kind)
 
     def _writer(self, name: str) -> Callable[[BinaryIO], object]:
         pictures, rows = self._computed.pictures, self._rows
@@ -160,11 +170,13 @@ class StoredActivations:
         def write(file: BinaryIO) -> None:
             check_room(self._held.folder, int(np.prod(self._shape)) * self._kind.itemsize)
             header = {"descr": self._kind.str, "fortran_order": False, "shape": self._shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            summed = Summed(file)
+            np.lib.format.write_array_header_1_0(summed, header)
             for start in range(0, len(rows), CHUNK):
                 activations = pictures.network.activations(cut(rows[start : start + CHUNK]))
                 rounded = as_half(activations) if self._computed.is_half else activations
-                file.write(rounded.permute(self._axes).contiguous().cpu().numpy().data)
+                summed.write(rounded.permute(self._axes).contiguous().cpu().numpy().data)
+            summed.close()
 
         return write
 

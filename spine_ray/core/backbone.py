@@ -11,6 +11,7 @@ import timm
 import torch
 from rapidfuzz import process
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from timm.layers.drop import DropPath
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model
 from torch import Tensor, nn
@@ -116,14 +117,17 @@ def make_model(
         options["img_size"] = resolution
     if drop_path > 0.0:
         options["drop_path_rate"] = drop_path
-    if weights is not None:
-        # num_classes 0 says that the file's own classifier, if any, is of another task.
-        options |= {
-            "pretrained": True,
-            "pretrained_cfg_overlay": {"file": str(weights), "num_classes": 0, "source": ""},
-        }
     try:
+        if weights is not None:
+            # Read here, because timm judges a file by its name: without the suffix, as in the hub's cache, it would be
+            # unpickled, and for some models be taken for an archive of NumPy's.
+            # num_classes 0 says that the file's own classifier, if any, is of another task.
+            overlay = {"state_dict": load_file(weights), "num_classes": 0, "source": ""}
+            options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
         model: nn.Module = timm.create_model(backbone, num_classes=classes, **options)
+        if weights is not None:
+            kept: Any = model.pretrained_cfg
+            kept.pop("state_dict", None)  # a second copy of the file
         if drop_path == 0.0:  # Swin has a rate unasked
             for module in model.modules():
                 if isinstance(module, DropPath):

@@ -6,10 +6,12 @@ what is being deleted `.gone`; nobody reads either. For local POSIX file systems
 
 import errno
 import fcntl
+import functools
 import math
 import os
 import shutil
 import weakref
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -17,10 +19,13 @@ from typing import BinaryIO, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-Kind = Literal["pixels", "activations"]
+Kind = Literal["pixels", "activations", "weights"]
 GB = 10**9
 RESERVE = GB
 """Bytes of a disk that are left free."""
+SUM_BYTES = 4
+"""Of a checksum."""
+_BLOCK = 1 << 20
 _MARK = "held"
 """The file of an entry that its users lock."""
 
@@ -123,6 +128,51 @@ def try_build_file(path: Path, write: Callable[[BinaryIO], object]) -> bool:
     return path.exists()
 
 
+def discard(path: Path) -> None:
+    """Remove a damaged entry, or a damaged file of one; whoever has it open keeps what they have."""
+    with FileLock(f"{path}.lock"):
+        if path.is_dir():
+            _delete(_named(path, "gone"))
+            path.rename(_named(path, "gone"))
+            _delete(_named(path, "gone"))
+        else:
+            _delete(path)
+
+
+class Summed:
+    """Writes to a file, and at its end the CRC-32 of all that it wrote."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Write from where the file stands."""
+        self._file, self._sum = file, 0
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Write some bytes."""
+        self._file.write(content)
+        self._sum = zlib.crc32(content, self._sum)
+
+    def close(self) -> None:
+        """Write the checksum."""
+        self._file.write(self._sum.to_bytes(SUM_BYTES, "big"))
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether a file that `Summed` wrote is what it wrote; a file is read for that once in a process."""
+    facts = path.stat()
+    return _is_whole(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _is_whole(path: Path, *facts: int) -> bool:
+    total, left = 0, path.stat().st_size - SUM_BYTES
+    if left < 0:
+        return False
+    with path.open("rb") as file:
+        while left and (block := file.read(min(left, _BLOCK))):
+            total, left = zlib.crc32(block, total), left - len(block)
+        return file.read() == total.to_bytes(SUM_BYTES, "big")
+
+
 def evict(budget: int) -> None:
     """Remove what the dead left, then entries that nobody holds, the longest unused first, down to `budget` bytes."""
     with FileLock(cache_folder() / "evict.lock"):
@@ -170,7 +220,7 @@ def _build(path: Path, make: Callable[[Path], None]) -> None:
         building.rename(path)
     except BaseException as error:
         _delete(building)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _no_room(path.parent, "more is") from error
         raise
     _flush(path.parent)

@@ -76,7 +76,8 @@ def _font() -> "ImageFont.ImageFont | ImageFont.FreeTypeFont":
 
 
 def _fitting(name: str) -> str:
-    """Return a name cut to the width of its column."""
+    """Return a name on one line, cut to the width of its column."""
+    name = " ".join("".join(letter if letter.isprintable() else " " for letter in name[:_LABEL]).split())
     width = _LABEL - 2 * _GAP
     if _font().getlength(name) <= width:
         return name

@@ -11,14 +11,25 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from spine_ray.core.arithmetic import autocast
-from spine_ray.core.freeze import train_mode, trains_batch_norm
+from spine_ray.core.arrays import Arrays, as_arrays, part_of, put_back
+from spine_ray.core.freeze import train_mode, trained_tensors, trains_batch_norm
 from spine_ray.core.inputs import Inputs
+from spine_ray.core.memory import Portion
 from spine_ray.core.network import Learner
-from spine_ray.core.schedule import learning_rate_factor, make_optimizer, set_learning_rate
+from spine_ray.core.schedule import (
+    learning_rate_factor,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    set_learning_rate,
+)
 from spine_ray.core.score import logits_of
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.task import Rows, Task
 from spine_ray.space.config import Recipe
+
+_MODEL, _OPTIMIZER = "model.", "optimizer."
+"""Where the tensors of each are named in a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,11 @@ class Fit:
         )
 
     @property
+    def at_once(self) -> Portion:
+        """What goes through the model at once, the batch size at most."""
+        return self._learner.at_once
+
+    @property
     def micro_batch(self) -> int:
         """Rows that go through the model at once: the batch, or what memory allows of it."""
         return min(self._learner.at_once.rows, self._batch_size)
@@ -91,6 +107,24 @@ class Fit:
         """Return the model's logits on the scoring view of some rows, (rows, classes)."""
         self._learner.model.eval()
         return logits_of(self._learner.part, self._inputs, rows, self._learner.setup)
+
+    def state(self) -> Arrays:
+        """Return all that its epochs have changed: the trained tensors and the optimizer's memory.
+
+        Nothing else is needed to go on: order, views, dropout and learning rate follow from (seed, part, epoch).
+        """
+        tensors = {f"{_MODEL}{name}": tensor for name, tensor in trained_tensors(self._learner.model).items()}
+        memory = {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer_tensors(self._optimizer).items()}
+        return as_arrays(tensors | memory)
+
+    def restore(self, state: Arrays) -> None:
+        """Become what another fit of the same rows was when it returned its state.
+
+        Raises:
+            ValueError: If the state is that of another model.
+        """
+        put_back(part_of(state, _MODEL), trained_tensors(self._learner.model))
+        restore_optimizer(self._optimizer, part_of(state, _OPTIMIZER))
 
     def _train_step(self, inputs: Tensor, batch: Rows, step: int) -> Tensor:
         labels = torch.from_numpy(self._task.labels[batch]).to(self._device)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from spine_ray.core.freeze import classifier_names, freeze_backbone, trained_ten
 from spine_ray.core.memory import Portion
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.split import CannotSplitError, Split, check_split, split_model
+from spine_ray.core.weights import on_this_machine
 from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
+
+_log = logging.getLogger(__name__)
 
 CHUNK = 32
 """Rows that go through a prefix at once, always: so a picture's activations do not depend on who else is there."""
@@ -72,7 +76,7 @@ class Network:
             config.resolution,
             classes,
             drop_path=config.recipe.drop_path,
-            weights=setup.weights,
+            weights=setup.weights and on_this_machine(setup.weights, _log.info),
         )
         frozen = freeze_backbone(model, config.freeze)
         # From here on what is frozen is in eval mode: `train_mode` leaves it there.

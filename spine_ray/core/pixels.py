@@ -1,13 +1,14 @@
 """Every picture decoded once into one memory-mapped file, shared by all trials through the page cache.
 
 A pixel file is an entry of the cache with `pixels.bin` (uint8, height x width x 3, picture after picture) and
-`index.npz`.
+`index.npz`, which holds the checksum of each picture.
 """
 
 import hashlib
-import io
+import logging
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from spine_ray.core.cache import Hold, build_entry, cache_budget, check_room, entry_folder, evict
+from spine_ray.core.cache import Hold, build_entry, cache_budget, check_room, discard, entry_folder, evict
 from spine_ray.data.colours import to_rgb
+from spine_ray.data.pictures import open_picture, room_to_decode
+
+_log = logging.getLogger(__name__)
 
 CROP_ROOM = 1.3
 """Stored short side in units of the largest resolution: a crop is scaled down, never up from a shrunk picture."""
-_FORMAT = "2"
+_FORMAT = "3"
 _BATCH = 256
 """Pictures that are in memory at once while they are decoded."""
 
@@ -72,7 +76,20 @@ def open_pixels(folder: Path) -> PixelFile:
     size = int((heights * widths * 3).sum())
     if found != size:
         raise ValueError(f"{path} has {found} bytes, not {size}: delete the folder to rebuild it")
-    return PixelFile(folder, offsets, heights, widths, np.memmap(path, np.uint8, mode="r", shape=(size,)), held)
+    pixels = np.memmap(path, np.uint8, mode="r", shape=(size,))
+    return PixelFile(folder, offsets, heights, widths, pixels, held)
+
+
+def damaged_pictures(file: PixelFile) -> list[int]:
+    """Return the rows whose pictures are not what their checksums say; reads the whole file once, on all cores."""
+    with (file.folder / "index.npz").open("rb") as opened, np.load(opened) as index:
+        checksums: list[int] = index["checksums"].tolist()
+
+    def is_damaged(row: int) -> bool:
+        return zlib.crc32(file.picture(row).data) != checksums[row]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [row for row, damaged in enumerate(pool.map(is_damaged, range(len(file.offsets)))) if damaged]
 
 
 def build_pixels(
@@ -82,7 +99,7 @@ def build_pixels(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> PixelFile:
-    """Decode all pictures at a stored short side, unless that file exists, and open it.
+    """Decode all pictures at a stored short side, unless that file exists and is whole, and open it.
 
     Args:
         read: Returns the encoded bytes of a row; called from several threads.
@@ -98,9 +115,20 @@ def build_pixels(
     folder = entry_folder("pixels", key)
     if not folder.exists():
         evict(cache_budget())
-    held = build_entry(
-        folder, lambda building: _write(building, (lambda row: decode(read(row), side)), len(content), progress)
-    )
+
+    def write(building: Path) -> None:
+        _write(building, (lambda row: decode(read(row), side)), len(content), progress)
+
+    if folder.exists():
+        try:
+            found = open_pixels(folder)
+            if damaged := damaged_pictures(found):
+                raise ValueError(f"{len(damaged)} of {len(content)} pictures in {folder} are not what was written")
+            return found
+        except ValueError as error:
+            _log.warning("%s; they are decoded anew", error)
+            discard(folder)
+    held = build_entry(folder, write)
     return replace(open_pixels(folder), held=held)
 
 
@@ -112,7 +140,7 @@ def decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     Returns:
         (height, width, 3).
     """
-    with Image.open(io.BytesIO(data)) as opened:
+    with open_picture(data) as opened, room_to_decode(opened):
         opened.draft("RGB", (side, side))
         picture = to_rgb(ImageOps.exif_transpose(opened))
     scale = side / min(picture.size)
@@ -128,18 +156,20 @@ def _write(
     rows: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    heights, widths = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    heights, widths, checksums = np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.zeros(rows, np.uint32)
     with (folder / "pixels.bin").open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, rows, _BATCH):
             stop = min(rows, start + _BATCH)
             batch: Iterable[npt.NDArray[np.uint8]] = pool.map(load, range(start, stop))
             for row, picture in enumerate(batch, start):
                 heights[row], widths[row] = picture.shape[:2]
-                file.write(picture.tobytes())
+                content = picture.tobytes()
+                file.write(content)
+                checksums[row] = zlib.crc32(content)
                 if progress is not None:
                     progress(row + 1, rows)
             if start == 0 and stop < rows:  # the others are taken to be as large as these
                 check_room(folder.parent, file.tell() * (rows - stop) // stop)
     sizes = heights * widths * 3
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    np.savez(folder / "index.npz", offsets=offsets, heights=heights, widths=widths)
+    np.savez(folder / "index.npz", offsets=offsets, heights=heights, widths=widths, checksums=checksums)

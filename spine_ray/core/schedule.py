@@ -1,9 +1,12 @@
 """The optimizer and its learning rate: AdamW, linear warm-up, cosine decay to zero, per step."""
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spine_ray.space.config import Recipe
 
@@ -44,6 +47,39 @@ def make_optimizer(model: nn.Module, head: frozenset[str], recipe: Recipe) -> to
         decay = recipe.weight_decay if decays else 0.0
         options.append({"params": parameters, "lr": peak, "peak": peak, "weight_decay": decay})
     return torch.optim.AdamW(options, fused=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer remembers of each parameter it has moved, by place and name."""
+    found: dict[str, Tensor] = {}
+    for place, parameter in enumerate(_parameters(optimizer)):
+        for name, tensor in optimizer.state.get(parameter, {}).items():
+            found[f"{place}.{name}"] = tensor
+    return found
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Give a new optimizer the memory of another.
+
+    Each tensor gets its parameter's layout: the fused step walks through both side by side.
+
+    Raises:
+        ValueError: If there is no such parameter, or it has another shape.
+    """
+    parameters = _parameters(optimizer)
+    for name, array in arrays.items():
+        place, _, key = name.partition(".")
+        if not place.isdecimal() or int(place) >= len(parameters):
+            raise ValueError(f"the optimizer has {len(parameters)} parameters, none for {name}")
+        parameter = parameters[int(place)]
+        new = torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+        if array.shape != tuple(new.shape):
+            raise ValueError(f"{name} has shape {array.shape}, not {tuple(new.shape)}")
+        optimizer.state[parameter][key] = new.copy_(torch.from_numpy(np.array(array)))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

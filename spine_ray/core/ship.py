@@ -7,20 +7,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from spine_ray.core.arrays import Arrays, as_arrays
 from spine_ray.core.freeze import trained_tensors
 from spine_ray.core.inputs import Inputs, pictures_for
 from spine_ray.core.network import Network, Setup
 from spine_ray.core.task import Task
 from spine_ray.space.config import TrialConfig
 
-Arrays = dict[str, npt.NDArray[np.generic]]
 REFIT = "refit"
 """Names the fit on all dev rows, for its seeds."""
 
 
 def trained_arrays(model: nn.Module) -> Arrays:
     """Return what training changed, as arrays."""
-    return {name: np.array(tensor.cpu().contiguous().numpy()) for name, tensor in trained_tensors(model).items()}
+    return {name: np.array(array) for name, array in as_arrays(trained_tensors(model)).items()}
 
 
 def rebuild(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spine_ray.core.activations import open_inputs
+from spine_ray.core.arrays import Arrays, part_of
 from spine_ray.core.fit import Fit
 from spine_ray.core.inputs import InMemory
 from spine_ray.core.memory import forget_peak, peak_memory_mb
@@ -16,6 +17,7 @@ from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
 from spine_ray.space.config import TrialConfig
 
+_LOGITS, _AT_ONCE = "logits", "rows_at_once"
 ALL_FOLDS = -1
 """Stands for the fold where all are trained at once."""
 
@@ -122,6 +124,51 @@ class TrialRun:
             micro_batch=min(self._fits[fold].micro_batch for fold in turn.folds),
             note="; ".join(dict.fromkeys(filter(None, (self._inputs.note, *self._notes())))),
         )
+
+    @property
+    def turns_done(self) -> int:
+        """How many epochs were trained, an epoch of all folds at once counted once."""
+        return self._turn
+
+    def state(self) -> Arrays:
+        """Return what is needed to go on from here in another process: OOF logits so far, the running fold's fit.
+
+        Between two folds there is no fit: the next one begins with the initial weights.
+        """
+        arrays: Arrays = {_LOGITS: self._logits}
+        if self._fits:
+            arrays[_AT_ONCE] = np.array([fit.at_once.rows for fit in self._fits.values()], np.int64)
+        if not self.is_done and self._turns[self._turn].epoch > 0:
+            for fold, fit in self._fits.items():
+                arrays |= {f"{fold}.{name}": array for name, array in fit.state().items()}
+        return arrays
+
+    def resume(self, turns_done: int, state: Arrays) -> None:
+        """Go on where another run of the same configuration stood when it returned its state; to the same bits.
+
+        Args:
+            turns_done: How many epochs that one had trained, at least 1.
+            state: What it returned.
+
+        Raises:
+            ValueError: If the state is not one of this configuration on these rows; begin with a new run then.
+        """
+        if not 1 <= turns_done <= len(self._turns):
+            raise ValueError(f"a trial of {len(self._turns)} epochs cannot have done {turns_done}")
+        logits, at_once = state.get(_LOGITS), state.get(_AT_ONCE)
+        if logits is None or at_once is None or logits.shape != self._logits.shape:
+            raise ValueError("the OOF logits so far are not those of these rows")
+        self._logits[:] = logits
+        self._turn = turns_done
+        last = self._turns[turns_done - 1]
+        if len(at_once) != len(last.folds):
+            raise ValueError(f"{len(at_once)} folds were trained at once, not {len(last.folds)}")
+        self._fits = self._begin(last.folds)
+        for fit, rows in zip(self._fits.values(), at_once, strict=True):
+            fit.at_once.rows = int(rows)
+        if not self.is_done and self._turns[self._turn].epoch > 0:
+            for fold, fit in self._fits.items():
+                fit.restore(part_of(state, f"{fold}."))
 
     def oof_logits(self) -> npt.NDArray[np.float32]:
         """Return what the fold models said on rows they never saw, (images, classes); NaN in rows not held out.

@@ -1,20 +1,33 @@
 """Initial weights: a folder the user names, the local cache, the hub, or random; decided once for a study."""
 
-import hashlib
-import urllib.request
-from collections.abc import Sequence
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
 
-from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from timm.models import get_pretrained_cfg
 
+from spine_ray.core.hub import (
+    WEIGHTS_FILE,
+    HubAwayError,
+    HubFile,
+    HubFileError,
+    Tell,
+    cached,
+    content_hash,
+    describe,
+    fetch,
+    fetch_to_cache,
+    is_damaged,
+)
 from spine_ray.space.recipes import WeightsKind
 
-HUB_TIMEOUT_S = 5.0
-_FILE = "model.safetensors"
+SUMS_FILE = "SHA256SUMS"
+"""In a folder of weights: what its files hash to, in the form that `sha256sum --check` reads."""
+_PICKLES = (".pth", ".pth.tar", ".pt", ".bin", ".ckpt", ".pkl")
+_PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
+"""How a pickle begins, and how PyTorch's archive of pickles does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +42,20 @@ class Weights:
 
     def hashes(self) -> dict[str, str]:
         """Return the sha256 of each file."""
-        return {backbone: _sha256(path) for backbone, path in self.files.items()}
+        return {backbone: content_hash(path) for backbone, path in self.files.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gathered:
+    """One file of a folder of weights."""
+
+    backbone: str
+    path: Path
+    size: int
+    """Bytes."""
+    sha256: str
+    origin: str
+    """`there already`, `from the cache` or `from the hub`."""
 
 
 RANDOM = Weights(kind="random", source="random", files={})
@@ -40,77 +66,172 @@ class WeightsOutOfReachError(ValueError):
 
 
 def weights_from_folder(folder: Path, backbones: Sequence[str]) -> Weights:
-    """Find every backbone's safetensors file in a folder.
+    """Find every backbone's safetensors file in a folder; no network is needed.
 
     Accepted names: `NAME.safetensors` and `NAME/model.safetensors`, NAME being the backbone with or without its tag.
+    Where the folder holds a `SHA256SUMS`, the files it lists must be whole.
 
     Raises:
-        ValueError: If the folder or a needed file is missing.
+        ValueError: If the folder or a needed file is missing, is a pickle, or is not what the folder's sums say.
     """
     if not folder.is_dir():
         raise ValueError(f"--weights {folder} is not a folder (allowed: auto, pretrained, random, or a folder)")
+    sums = _read_sums(folder)
     files: dict[str, Path] = {}
     missing = []
     for backbone in backbones:
-        names = (backbone, backbone.partition(".")[0])
-        candidates = [folder / f"{name}.safetensors" for name in names] + [folder / name / _FILE for name in names]
-        found = [path for path in candidates if path.is_file()]
-        if found:
-            files[backbone] = found[0]
-        else:
+        found = next((folder / name for name in _names(backbone) if (folder / name).is_file()), None)
+        if found is None:
+            _refuse_pickle(folder, backbone)
             missing.append(f"{backbone}.safetensors")
+            continue
+        _check_content(found)
+        told = sums.get(found.relative_to(folder).as_posix())
+        if told is not None and content_hash(found) != told:
+            raise ValueError(f"{found} is damaged: it does not hash to what {folder / SUMS_FILE} says; copy it again")
+        files[backbone] = found
     if missing:
         raise ValueError(f"the weights folder {folder} lacks {', '.join(missing)}")
     return Weights(kind="pretrained", source=str(folder), files=files)
 
 
-def weights_from_hub(backbones: Sequence[str]) -> Weights:
-    """Take every backbone's weights from the local cache or, asked once, from the hub.
+def weights_from_hub(backbones: Sequence[str], tell: Tell) -> Weights:
+    """Take every backbone's weights from the local cache or else from the hub.
+
+    A file in the cache that is damaged is fetched anew; a fetch that was cut off goes on where it ended.
+
+    Args:
+        backbones: Whose weights.
+        tell: Told what is fetched.
 
     Raises:
-        WeightsOutOfReachError: If some are in neither.
+        WeightsOutOfReachError: If some are in neither, naming the file.
         ValueError: If a backbone has no pretrained weights at all.
     """
-    files: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    for backbone in backbones:
-        config = get_pretrained_cfg(backbone)
-        if config is None or not config.hf_hub_id:
-            raise ValueError(f"{backbone} has no pretrained weights on the hub; use --weights random or a folder")
-        cached = try_to_load_from_cache(config.hf_hub_id, _FILE)
-        if isinstance(cached, str):
-            files[backbone] = Path(cached)
-        else:
-            missing[backbone] = config.hf_hub_id
-    if missing:
-        _ask_hub(next(iter(missing.values())))
-    for backbone, repository in missing.items():
+    files = {backbone: cached(_repository(backbone)) for backbone in backbones}
+    for backbone, path in files.items():
+        if path is not None and not is_damaged(path):
+            continue
         try:
-            files[backbone] = Path(hf_hub_download(repository, _FILE, etag_timeout=HUB_TIMEOUT_S))
-        except Exception as error:  # the errors of the client and of what it downloads with share no base
-            raise WeightsOutOfReachError(
-                f"the weights of {backbone} cannot be fetched: {type(error).__name__}"
-            ) from error
-    return Weights(kind="pretrained", source="hub", files=files)
+            files[backbone] = fetch_to_cache(describe(_repository(backbone)), tell)
+        except (HubAwayError, HubFileError) as error:
+            damaged = f"; {path} in the cache is damaged" if path is not None else ""
+            raise WeightsOutOfReachError(f"the weights of {backbone} cannot be fetched: {error}{damaged}") from error
+    return Weights(
+        kind="pretrained", source="hub", files={backbone: path for backbone, path in files.items() if path is not None}
+    )
 
 
-def _ask_hub(repository: str) -> None:
-    """Ask the hub once for one file's description: its own client would try again for half a minute."""
-    if constants.HF_HUB_OFFLINE:
-        raise WeightsOutOfReachError("the hub is not asked: HF_HUB_OFFLINE is set")
-    request = urllib.request.Request(hf_hub_url(repository, _FILE), method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
-            pass
-    except HTTPError as answer:
-        answer.close()
-        # Below 500 the hub is there; whether it has the file, and for which token, its own client finds out.
-        if answer.code >= 500:
-            raise WeightsOutOfReachError(f"the hub answers with status {answer.code}") from answer
-    except (OSError, HTTPException) as error:
-        raise WeightsOutOfReachError(f"the hub does not answer within {HUB_TIMEOUT_S:g} s ({error})") from error
+def gather_weights(backbones: Sequence[str], folder: Path, tell: Tell) -> Iterator[Gathered]:
+    """Gather every backbone's file in a folder that `weights_from_folder` accepts; yields each as it is there.
+
+    What is there already and whole is kept, what the local cache holds is copied, the rest is fetched. The folder's
+    `SHA256SUMS` grows with the files, so that a copy of the folder can be checked anywhere.
+
+    Args:
+        backbones: Whose weights.
+        folder: Made if it is missing.
+        tell: Told what is fetched.
+
+    Raises:
+        WeightsOutOfReachError: If a file cannot be had, with its name; those before it stay.
+        ValueError: If a backbone has no pretrained weights at all, or the folder is a file.
+    """
+    repositories = {backbone: _repository(backbone) for backbone in backbones}
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--fetch {folder} is not a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for backbone, repository in repositories.items():
+        path = folder / f"{backbone}.safetensors"
+        try:
+            origin = _gather_one(repository, path, tell)
+            sha256 = content_hash(path)
+            _add_sum(folder, path.name, sha256)
+        except (HubAwayError, HubFileError, OSError) as error:
+            raise WeightsOutOfReachError(f"the weights of {backbone} cannot be brought to {path}: {error}") from error
+        yield Gathered(backbone=backbone, path=path, size=path.stat().st_size, sha256=sha256, origin=origin)
 
 
-def _sha256(path: Path) -> str:
+def on_this_machine(file: Path, tell: Tell) -> Path:
+    """Return a weights file that another machine has found, fetched to this one's cache where it is missing.
+
+    Raises:
+        ValueError: If it is not here and cannot be had with the same content.
+    """
+    if file.is_file():
+        return file
+    repository = file.parents[1].name.removeprefix("models--").replace("--", "/") if file.parent.name == "blobs" else ""
+    if not repository:
+        raise ValueError(f"this machine has no {file}: name a folder of weights that all machines share")
+    described: HubFile = describe(repository)
+    if described.etag != file.name:
+        raise ValueError(f"the hub has another version of {repository}/{WEIGHTS_FILE} by now than {file.name[:16]}...")
+    return fetch_to_cache(described, tell)
+
+
+def _gather_one(repository: str, path: Path, tell: Tell) -> str:
+    if path.is_file() and _read_sums(path.parent).get(path.name) == content_hash(path):
+        return "there already"
+    found = cached(repository)
+    if found is not None and not is_damaged(found):
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:6]}.part")
+        shutil.copyfile(found, temporary)
+        temporary.replace(path)
+        return "from the cache"
+    fetch(describe(repository), path, path.parent / f".{path.name}.lock", tell)
+    return "from the hub"
+
+
+def _repository(backbone: str) -> str:
+    config = get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id:
+        raise ValueError(f"{backbone} has no pretrained weights on the hub; use --weights random or a folder")
+    return str(config.hf_hub_id)
+
+
+def _names(backbone: str) -> Iterator[str]:
+    names = (backbone, backbone.partition(".")[0])
+    yield from (f"{name}.safetensors" for name in names)
+    yield from (f"{name}/{WEIGHTS_FILE}" for name in names)
+
+
+def _refuse_pickle(folder: Path, backbone: str) -> None:
+    """Refuse a checkpoint that lies where the safetensors file should."""
+    names = (backbone, backbone.partition(".")[0])
+    places = [folder / f"{name}{suffix}" for name in names for suffix in _PICKLES]
+    places += [folder / name / f"pytorch_model{suffix}" for name in names for suffix in _PICKLES]
+    found = next(filter(Path.is_file, places), None)
+    if found is not None:
+        raise _pickle_error(found)
+
+
+def _check_content(path: Path) -> None:
+    """Refuse a pickle under a safetensors name."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        head = file.read(9)
+    # A safetensors file begins with the length of its JSON header, whose lowest byte can be any.
+    if head[8:] != b"{" and head.startswith((_PICKLE, _ZIP)):
+        raise _pickle_error(path)
+
+
+def _pickle_error(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is a pickle, and loading one can run any code: only safetensors are read; convert it with "
+        "safetensors.torch.save_file"
+    )
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file that the folder's sums list, by name."""
+    path = folder / SUMS_FILE
+    if not path.is_file():
+        return {}
+    pairs = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return {pair[1].lstrip("*"): pair[0] for pair in pairs if len(pair) == 2}
+
+
+def _add_sum(folder: Path, name: str, sha256: str) -> None:
+    sums = {**_read_sums(folder), name: sha256}
+    temporary = folder / f".{SUMS_FILE}.{uuid.uuid4().hex[:6]}.part"
+    temporary.write_text("".join(f"{sums[each]}  {each}\n" for each in sorted(sums)), encoding="utf-8")
+    temporary.replace(folder / SUMS_FILE)

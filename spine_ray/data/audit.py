@@ -9,6 +9,7 @@ from spine_ray.data.audit_classes import class_findings
 from spine_ray.data.audit_copies import copy_findings
 from spine_ray.data.audit_files import file_findings
 from spine_ray.data.audit_sizes import size_findings
+from spine_ray.data.counted import counted
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Audit, Finding, Level
 from spine_ray.data.shortcuts import shortcut_findings
@@ -62,8 +63,8 @@ def _skipped(evidence: Evidence) -> Iterator[Finding]:
     outside = tuple(path for path in skipped if is_picture(path))
     others = tuple(path for path in skipped if not is_picture(path))
     if outside:
-        message = f"{len(outside)} pictures left out: they lie in no class folder (first: {outside[0]})"
+        message = f"{counted(len(outside), 'picture', 'pictures')} left out, in no class folder (first: {outside[0]})"
         yield Finding(level="warning", kind="outside", message=message, rows=outside)
     if others:
-        message = f"{len(others)} files passed over: their names are no picture's (first: {others[0]})"
+        message = f"{counted(len(others), 'file', 'files')} passed over, by name no picture (first: {others[0]})"
         yield Finding(level="fact", kind="skipped", message=message, rows=others)

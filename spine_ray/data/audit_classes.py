@@ -7,6 +7,7 @@ import numpy as np
 from rapidfuzz.distance import OSA
 from rapidfuzz.process import cdist
 
+from spine_ray.data.counted import counted
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Finding
 
@@ -30,8 +31,8 @@ def class_findings(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         level="fact",
         kind="balance",
-        message=f"{len(samples.classes)} classes; smallest {samples.classes[low]} with {counts[low]} pictures, "
-        f"largest {samples.classes[high]} with {counts[high]}",
+        message=f"{len(samples.classes)} classes; smallest {samples.classes[low]} with "
+        f"{counted(int(counts[low]), 'picture', 'pictures')}, largest {samples.classes[high]} with {counts[high]}",
     )
 
 
@@ -111,7 +112,8 @@ def _small(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             kind="small_class",
-            message=f"classes with fewer than {needed} dev pictures a fold ({samples.num_folds} folds): {told}; "
+            message=f"classes with fewer than {counted(needed, 'dev picture', 'dev pictures')} a fold "
+            f"({samples.num_folds} folds): {told}; "
             "what is said of them rests on a handful",
             rows=evidence.ids(np.flatnonzero(np.isin(samples.labels, small))),
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from spine_ray.data.counted import counted
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Finding
 from spine_ray.data.folds import join_rows
@@ -18,15 +19,17 @@ def copy_findings(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             kind="duplicates",
-            message=f"{_extra(exact)} pictures are exact copies of {len(exact)} others; copies share a group",
+            message=f"{counted(_extra(exact), 'picture is an exact copy', 'pictures are exact copies')} of "
+            f"{counted(len(exact), 'other', 'others')}; copies share a group",
             rows=evidence.ids(np.concatenate(exact)),
         )
     if near:
         yield Finding(
             level="warning",
             kind="near_duplicates",
-            message=f"{_extra(near)} pictures are near copies (encoded again, resized, cropped by a hair) of "
-            f"{len(near)} others; they share a group ({_first(evidence, near)})",
+            message=f"{counted(_extra(near), 'picture is a near copy', 'pictures are near copies')} (encoded again, "
+            f"resized, cropped by a hair) of {counted(len(near), 'other', 'others')}; they share a group "
+            f"({_first(evidence, near)})",
             rows=evidence.ids(np.concatenate(near)),
         )
     yield from _crowds(evidence)
@@ -35,8 +38,8 @@ def copy_findings(evidence: Evidence) -> Iterator[Finding]:
     # Without the near copies, so that what they leak is said for itself.
     rows = evidence.rows
     given = _as_groups(join_rows(rows, [look.digest for look in evidence.looks]))
-    yield from _leaks(evidence, "", "groups (or exact copies)", given)
-    yield from _leaks(evidence, "near_", "groups of near copies", near)
+    yield from _leaks(evidence, "", ("group (or exact copies) lies", "groups (or exact copies) lie"), given)
+    yield from _leaks(evidence, "near_", ("group of near copies lies", "groups of near copies lie"), near)
 
 
 def _crowds(evidence: Evidence) -> Iterator[Finding]:
@@ -46,9 +49,9 @@ def _crowds(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             kind="near_crowd",
-            message=f"{len(rows)} pictures look so alike, one after the other, that they would be {len(crowds)} "
-            f"group(s) of more than {evidence.limits.crowd:.0%} of the rows; only the closest of them share a group "
-            f"({_first(evidence, crowds)})",
+            message=f"{len(rows)} pictures look so alike, one after the other, that they would be "
+            f"{counted(len(crowds), 'group', 'groups')} of more than {evidence.limits.crowd:.0%} of the rows; "
+            f"only the closest of them share a group ({_first(evidence, crowds)})",
             rows=evidence.ids(rows),
         )
 
@@ -61,12 +64,13 @@ def _conflicts(evidence: Evidence, kind: str, what: str, groups: Groups) -> Iter
         yield Finding(
             level="warning",
             kind=kind,
-            message=f"{len(torn)} pictures have {what} of another class (first: {names}; {_first(evidence, torn)})",
+            message=f"{counted(len(torn), 'picture has', 'pictures have')} {what} of another class "
+            f"(first: {names}; {_first(evidence, torn)})",
             rows=evidence.ids(np.concatenate(torn)),
         )
 
 
-def _leaks(evidence: Evidence, prefix: str, what: str, groups: Groups) -> Iterator[Finding]:
+def _leaks(evidence: Evidence, prefix: str, what: tuple[str, str], groups: Groups) -> Iterator[Finding]:
     """Find groups on both sides of a cut; only a split or folds that were given, or rows that came later, do that."""
     folds = evidence.samples.folds
     leaking = [group for group in groups if (folds[group] < 0).any() and (folds[group] >= 0).any()]
@@ -74,7 +78,7 @@ def _leaks(evidence: Evidence, prefix: str, what: str, groups: Groups) -> Iterat
         yield Finding(
             level="warning",
             kind=f"{prefix}test_leak",
-            message=f"{len(leaking)} {what} lie in the given test split and outside it: test numbers will flatter "
+            message=f"{counted(len(leaking), *what)} in the given test split and outside it: test numbers will flatter "
             f"({_first(evidence, leaking)})",
             rows=evidence.ids(np.concatenate(leaking)),
         )
@@ -84,7 +88,7 @@ def _leaks(evidence: Evidence, prefix: str, what: str, groups: Groups) -> Iterat
         yield Finding(
             level="warning",
             kind=f"{prefix}fold_leak",
-            message=f"{len(cut)} {what} lie in several of the given folds: OOF numbers will flatter "
+            message=f"{counted(len(cut), *what)} in several of the given folds: OOF numbers will flatter "
             f"({_first(evidence, cut)})",
             rows=evidence.ids(np.concatenate(cut)),
         )

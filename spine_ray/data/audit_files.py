@@ -5,41 +5,47 @@ from pathlib import PurePosixPath
 
 from PIL import Image
 
+from spine_ray.data.counted import counted
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Finding, Level
 from spine_ray.data.inspection import Look
 
 _ALIKE = {"MPO": "JPEG", "DIB": "BMP"}
 """Formats that go by the suffix of another: what cameras write beside a JPEG, and a BMP without its header."""
-_HANDLED: tuple[tuple[str, Level, str, Callable[[Look], bool]], ...] = (
+_HANDLED: tuple[tuple[str, Level, tuple[str, str], str, Callable[[Look], bool]], ...] = (
     (
         "animated",
         "warning",
-        "pictures have several frames or pages; only the first is used",
-        lambda look: look.num_frames > 1 and look.format not in _ALIKE,
+        ("picture has", "pictures have"),
+        "several frames or pages; only the first is used",
+        lambda look: look.has_more_frames and look.format not in _ALIKE,
     ),
     (
         "cmyk",
         "fact",
-        "pictures are CMYK; they become RGB by formula, without their ICC profile",
+        ("picture is", "pictures are"),
+        "CMYK, which becomes RGB by formula, without the ICC profile",
         lambda look: look.mode == "CMYK",
     ),
     (
         "deep",
         "fact",
-        "pictures have more than 8 bits a channel; they are scaled to 8 bits over the full range of 16",
+        ("picture has", "pictures have"),
+        "more than 8 bits a channel, scaled to 8 bits over the full range of 16",
         lambda look: look.is_deep,
     ),
     (
         "transparent",
         "fact",
-        "pictures are transparent in places; white shows through",
+        ("picture is", "pictures are"),
+        "transparent in places; white shows through",
         lambda look: look.is_see_through,
     ),
     (
         "rotated",
         "fact",
-        "pictures are turned upright as their EXIF says",
+        ("picture is", "pictures are"),
+        "turned upright, as EXIF says",
         lambda look: look.orientation != 1,
     ),
 )
@@ -49,10 +55,10 @@ def file_findings(evidence: Evidence) -> Iterator[Finding]:
     """Say what is unusual about the files, once a kind, with the rows."""
     yield from _wrong_extensions(evidence)
     looks = evidence.looks
-    for kind, level, told, is_so in _HANDLED:
+    for kind, level, (one, many), told, is_so in _HANDLED:
         found = [sample for sample, look in enumerate(looks) if is_so(look)]
         if found:
-            message = f"{len(found)} {told} (first: {evidence.samples.paths[found[0]]})"
+            message = f"{counted(len(found), one, many)} {told} (first: {evidence.samples.paths[found[0]]})"
             yield Finding(level=level, kind=kind, message=message, rows=evidence.ids(found))
 
 
@@ -67,7 +73,7 @@ def _wrong_extensions(evidence: Evidence) -> Iterator[Finding]:
     if wrong:
         first = wrong[0]
         message = (
-            f"{len(wrong)} pictures are of another format than their names say; the content is believed "
-            f"(first: {paths[first]} is {evidence.looks[first].format})"
+            f"{counted(len(wrong), 'picture is', 'pictures are')} of another format than the name says; the content is "
+            f"believed (first: {paths[first]} is {evidence.looks[first].format})"
         )
         yield Finding(level="warning", kind="wrong_extension", message=message, rows=evidence.ids(wrong))

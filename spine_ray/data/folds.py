@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
+from spine_ray.data.counted import counted
 from spine_ray.data.inspection import Inspection
 from spine_ray.data.rows import Row
 from spine_ray.data.samples import Samples
@@ -152,10 +153,10 @@ def _check_enough(classes: Sequence[str], labels: np.ndarray, groups: np.ndarray
         mine = groups[labels == label]
         num_groups = len(np.unique(mine))
         if num_groups < needed:
-            apart = f" in {num_groups} groups" if num_groups < len(mine) else ""
+            apart = f" in {counted(num_groups, 'group', 'groups')}" if num_groups < len(mine) else ""
             raise ValueError(
-                f"class {name!r} has {len(mine)} dev pictures{apart}, too few for {what}: at least {needed} "
-                "pictures that belong to no common group are needed"
+                f"class {name!r} has {counted(len(mine), 'dev picture', 'dev pictures')}{apart}, too few for {what}: "
+                f"at least {needed} pictures that belong to no common group are needed"
             )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from spine_ray.data.counted import counted
 from spine_ray.data.findings import Finding
 from spine_ray.data.rows import Row
 from spine_ray.data.samples import Samples
@@ -29,18 +30,26 @@ class Growth:
 def growth_findings(growth: Growth) -> tuple[Finding, ...]:
     """Return what the audit says of a change: new rows are a fact, other labels and missing rows a warning."""
     told = "old rows keep their folds, trials on the old rows stay on the board, marked"
+    added, relabelled, removed = (
+        counted(len(rows), one, many)
+        for rows, one, many in (
+            (growth.added, "picture is", "pictures are"),
+            (growth.relabelled, "picture has", "pictures have"),
+            (growth.removed, "picture of the study is", "pictures of the study are"),
+        )
+    )
     findings = [
-        Finding(level="fact", kind="added", message=f"{len(growth.added)} pictures are new; {told}", rows=growth.added),
+        Finding(level="fact", kind="added", message=f"{added} new; {told}", rows=growth.added),
         Finding(
             level="warning",
             kind="relabelled",
-            message=f"{len(growth.relabelled)} pictures have another class than the study knew",
+            message=f"{relabelled} another class than the study knew",
             rows=growth.relabelled,
         ),
         Finding(
             level="warning",
             kind="removed",
-            message=f"{len(growth.removed)} pictures of the study are no longer there",
+            message=f"{removed} no longer there",
             rows=growth.removed,
         ),
     ]

@@ -1,7 +1,6 @@
 """The one pass over the bytes: names every picture by its content, decodes it and keeps what the audit asks."""
 
 import hashlib
-import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spine_ray.data.colours import is_deep, is_see_through
 from spine_ray.data.likeness import MIN_SIDE, Print, print_of
+from spine_ray.data.pictures import UnsafePictureError, open_picture, room_to_decode
+from spine_ray.data.places import FileTooLargeError
 from spine_ray.data.rows import Source
 
 BATCH_ROWS = 4096
@@ -21,7 +22,8 @@ NO_BYTES = "no bytes"
 NOT_OPENED = "the file is missing or may not be read"
 NOT_A_PICTURE = "not a picture of a known kind"
 DAMAGED = "truncated or damaged"
-TOO_LARGE = "too many pixels to decode safely"
+TOO_LARGE = "too many pixels, or too long a side, to decode safely"
+TOO_MANY_BYTES = "larger than a picture's file should be"
 _ORIENTATION = 0x0112
 """The EXIF tag."""
 _LYING = (5, 6, 7, 8)
@@ -45,8 +47,8 @@ class Look:
     """Pillow's name for the kind of file that the content is, such as JPEG."""
     mode: str = ""
     """Pillow's name for the kind of pixels, such as RGB, L or CMYK."""
-    num_frames: int = 1
-    """More than 1 for an animation or a file of several pages; the first is used."""
+    has_more_frames: bool = False
+    """An animation or a file of several pages; the first is used."""
     orientation: int = 1
     """As EXIF says, 1 (upright) to 8."""
     is_deep: bool = False
@@ -87,10 +89,9 @@ def inspect_source(source: Source) -> Inspection:
         OSError: If the storage fails.
     """
     with warnings.catch_warnings():
-        # Set once around all threads, because the filters belong to the process. Oversized pictures become problems;
-        # whatever else Pillow remarks about a picture that it can decode is not said here.
+        # Set once around all threads, because the filters belong to the process: what Pillow remarks about a picture
+        # that it can decode is not said here.
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Inspection(source=source, looks=tuple(_looks(source)))
 
 
@@ -108,12 +109,14 @@ def _look(source: Source, index: int) -> Look:
         content = source.read(index)
     except (FileNotFoundError, PermissionError):
         return Look(digest=_digest(b""), problem=NOT_OPENED)
+    except FileTooLargeError:
+        return Look(digest=_digest(b""), problem=TOO_MANY_BYTES)
     digest = _digest(content)
     if not content:
         return Look(digest=digest, problem=NO_BYTES)
     try:
         return _decoded(digest, content)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except UnsafePictureError:
         return Look(digest=digest, problem=TOO_LARGE)
     except UnidentifiedImageError:
         return Look(digest=digest, problem=NOT_A_PICTURE)
@@ -127,11 +130,11 @@ def _digest(content: bytes) -> str:
 
 
 def _decoded(digest: str, content: bytes) -> Look:
-    opened = Image.open(io.BytesIO(content))
+    opened = open_picture(content)
     if opened.format == "PNG":  # nothing else compares its checksums, and it must be opened anew after that
         opened.verify()
-        opened = Image.open(io.BytesIO(content))
-    with opened as picture:
+        opened = open_picture(content)
+    with opened as picture, room_to_decode(picture):
         whole, is_packed = picture.size, _is_packed_deep(picture)
         # A JPEG is decoded at a fraction of its size, which takes less time; all of its bytes are read all the same.
         picture.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
@@ -145,12 +148,13 @@ def _decoded(digest: str, content: bytes) -> Look:
             num_bytes=len(content),
             format=picture.format or "",
             mode=picture.mode,
-            num_frames=int(getattr(picture, "n_frames", 1)),
             orientation=orientation if orientation in range(1, 9) else 1,
             is_deep=is_deep(picture) or is_packed,
             is_see_through=is_see_through(picture),
             quantization=sum(tables[min(tables)]) if tables else 0,
             likeness=print_of(upright) if min(whole) >= MIN_SIDE else None,
+            # Last, because it moves on in the file. How many frames there are would take going through all of them.
+            has_more_frames=bool(getattr(picture, "is_animated", False)),
         )
 
 

@@ -1,5 +1,7 @@
 """Where the user's files lie: local paths and URIs, opened through fsspec. Knows nothing of pictures or labels."""
 
+import errno
+import os
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,6 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from spine_ray.data.pictures import MAX_BYTES
+
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What a file system says of a name at which there can be no folder."""
+LEAVES = "is a link that leaves the data's folder: only files inside it are read (--data-root DIR allows all of DIR)"
+
+
+class FileTooLargeError(ValueError):
+    """A file of more bytes than a picture has, perhaps only once it is unpacked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,28 +59,63 @@ class Place:
         return fs, str(path).rstrip("/")
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of the file at `path`, which is relative to this folder."""
-        fs, root = self.open()
-        return bytes(fs.cat_file(f"{root}/{path}" if root else path))
-
-    def relative(self, path: str) -> str:
-        """Return `path`, relative to this folder or absolute inside it, as a clean relative path.
-
-        Only the spelling is judged: links inside the folder may lead anywhere, as they do in the caches of hubs
-        and in annexes.
+        """Return the bytes of the file at `path`, which is relative to this folder.
 
         Raises:
-            ValueError: If the path leaves this folder.
+            FileTooLargeError: If there are more than `MAX_BYTES`; no more than these are read.
         """
-        _, root = self.open()
+        fs, root = self.open()
+        content = bytes(fs.cat_file(f"{root}/{path}" if root else path, end=MAX_BYTES + 1))
+        if len(content) > MAX_BYTES:
+            raise FileTooLargeError(f"{path} in {self.uri} has more than {MAX_BYTES} bytes")
+        return content
+
+    def relative(self, path: str, root: "Place | None" = None) -> str:
+        """Return `path`, relative to this folder or absolute, as a clean path relative to this folder.
+
+        Only the spelling is judged here; where links lead, `first_leaving` says.
+
+        Args:
+            path: As the user's table has it.
+            root: A local folder that the path may lie in instead of this one.
+
+        Raises:
+            ValueError: If the path leaves this folder, or the root.
+        """
+        _, own = self.open()
         protocol, mark, rest = path.rpartition("://")
         clean = f"{protocol}{mark}{posixpath.normpath(rest)}"
-        for prefix in (self.uri, root):
+        for prefix in (self.uri, own):
             if prefix and clean.startswith(f"{prefix.rstrip('/')}/"):
                 return clean[len(prefix.rstrip("/")) + 1 :]
-        if mark or clean.startswith("/") or clean == "." or clean.split("/")[0] == "..":
-            raise ValueError(f"the path {path!r} leaves the data's folder {self.uri}: only paths inside it are read")
-        return clean
+        if not (mark or clean.startswith("/") or clean == "." or clean.split("/")[0] == ".."):
+            return clean
+        full = posixpath.normpath(posixpath.join(own, clean))
+        if root is not None and not mark and _is_below(full, root.open()[1]):
+            return posixpath.relpath(full, own)
+        left = f"--data-root {root.uri}" if root else f"the data's folder {self.uri}"
+        raise ValueError(
+            f"the path {path!r} leaves {left}: only paths inside it are read (--data-root DIR allows all of DIR)"
+        )
+
+    def first_leaving(self, paths: Iterable[str], root: "Place | None" = None) -> str | None:
+        """Return the first of the relative paths that leads out of this folder, or the root, by a link; else None.
+
+        Other file systems than local ones have no links.
+        """
+        fs, own = self.open()
+        if not isinstance(fs, LocalFileSystem):
+            return None
+        allowed = os.path.realpath((root or self).open()[1] or "/")
+        folders: dict[str, str] = {}  # many pictures lie in one
+        for path in paths:
+            folder, name = posixpath.split(f"{own}/{path}")
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            full = posixpath.join(folders[folder], name)
+            if not _is_below(os.path.realpath(full) if os.path.islink(full) else full, allowed):  # noqa: PTH114
+                return path
+        return None
 
     def first_missing(self, paths: Iterable[str]) -> str | None:
         """Return the first of the relative paths at which there is no file; None if all are there.
@@ -89,6 +137,19 @@ class Place:
 def _names_in(fs: Any, folder: str) -> set[str]:
     try:
         entries = fs.ls(folder, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    return {posixpath.basename(entry["name"]) for entry in entries if entry["type"] != "directory"}
+    except OSError as error:
+        if error.errno in _NO_FOLDER or isinstance(error, FileNotFoundError | NotADirectoryError):
+            return set()
+        raise
+    return {posixpath.basename(entry["name"]) for entry in entries if is_file(entry)}
+
+
+def is_file(entry: dict[str, Any]) -> bool:
+    """Say whether an entry of a listing is a file, or a link to one: a pipe or a device would be read for ever."""
+    if entry.get("islink"):
+        return Path(entry["name"]).is_file()
+    return bool(entry["type"] == "file")
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(f"{folder.rstrip('/')}/")

@@ -10,6 +10,8 @@ from spine_ray.data.places import Place
 
 Split = Literal["dev", "test"]
 SourceKind = Literal["folder", "csv", "parquet", "digits"]
+MAX_TEXT = 4096
+"""Characters of a path, a class name or a group; what is longer is another column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +64,10 @@ class Source:
         """Refuse a source in which there is nothing to tell apart."""
         if not self.rows:
             raise ValueError(f"{self.name} holds no pictures")
+        for row in self.rows:
+            _check_text(self.name, "path", row.path)
+            _check_text(self.name, "class name", row.class_name)
+            _check_text(self.name, "group", row.group or "")
         if len(self.classes) < 2:
             raise ValueError(f"{self.name} has only one class, {self.classes[0]!r}: at least 2 are needed")
 
@@ -94,3 +100,11 @@ class Source:
         if missing is not None:
             raise ValueError(f"{self.name} has no picture {missing!r} any more")
         return np.array([index_of[path] for path in paths], dtype=np.int64)
+
+
+def _check_text(name: str, what: str, text: str) -> None:
+    """Refuse what no table can hold or nobody meant."""
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"{name}: a {what} of {len(text)} characters (at most {MAX_TEXT}): {text[:40]!r}...")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{name}: the {what} {text!r} is not valid Unicode; rename it to UTF-8")

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spine_ray.data.digits import digits_source
-from spine_ray.data.places import Place
+from spine_ray.data.places import LEAVES, Place, is_file
 from spine_ray.data.rows import FileReader, Row, Source, Split
 from spine_ray.data.tables import csv_source, parquet_source
 
@@ -13,15 +13,17 @@ PICTURE_SUFFIXES = (
     *(".tga", ".tif", ".tiff", ".webp"),
 )
 SPLIT_FOLDERS: dict[str, Split] = {"train": "dev", "test": "test"}
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 ALLOWED = "a folder of class folders, a .csv or a .parquet"
 
 
-def open_source(data: str | None = None) -> Source:
+def open_source(data: str | None = None, root: Path | None = None) -> Source:
     """Open the data that the user named; no picture is read yet.
 
     Args:
         data: A folder of class folders (optionally under `train/` and `test/`), a CSV or Parquet table, any of these
             at a URI that fsspec opens; None, or `digits` where no folder has that name, for the built-in sample.
+        root: A local folder that pictures may lie in; None for the data's own. What leaves it is refused.
 
     Returns:
         The rows in a stable order, with a way to their bytes.
@@ -31,29 +33,32 @@ def open_source(data: str | None = None) -> Source:
     """
     if data is None or (data == "digits" and not Path(data).is_dir()):
         return digits_source()
-    place = Place.of(data)
+    place, allowed = Place.of(data), None if root is None else _root(root)
     fs, path = place.open()
     # Files first: asked for a folder, a file system over HTTP would fetch the whole table to look for links.
     if not fs.isfile(path):
         if fs.isdir(path or "/"):
-            return folder_source(data, place)
+            return folder_source(data, place, allowed)
         raise ValueError(f"there is nothing at {data!r}: data must be {ALLOWED}")
     suffix = PurePosixPath(path).suffix.lower()
     if suffix == ".csv":
-        return csv_source(data, place)
+        return csv_source(data, place, allowed)
     if suffix == ".parquet":
-        return parquet_source(data, place)
+        return parquet_source(data, place, allowed)
+    if suffix in ARCHIVE_SUFFIXES:
+        raise ValueError(f"cannot read {data!r}: archives are not unpacked here; unpack it and name the folder")
     raise ValueError(f"cannot read {data!r}: data must be {ALLOWED}, not a file of type {suffix or 'unknown'!r}")
 
 
-def folder_source(name: str, place: Place) -> Source:
+def folder_source(name: str, place: Place, root: Place | None = None) -> Source:
     """Open a folder of class folders; pictures may lie deeper inside them.
 
     Hidden files and folders are passed over. Where `train/` holds folders of pictures, it and `test/` are splits;
     else they are classes like any other.
 
     Raises:
-        ValueError: If there are no pictures in class folders, or folders beside `train/` and `test/` hold pictures.
+        ValueError: If there are no pictures in class folders, folders beside `train/` and `test/` hold pictures, or a
+            link leaves the folder.
     """
     files = _visible_files(name, place)
     pictures = [path for path in files if is_picture(path)]
@@ -68,9 +73,18 @@ def folder_source(name: str, place: Place) -> Source:
             f"{name} holds {', '.join(f'{folder}/' for folder in outside)} beside train/: "
             "allowed are train/ and test/ with class folders in them, or class folders alone"
         )
+    leaving = place.first_leaving((row.path for row in rows), root)
+    if leaving is not None:
+        raise ValueError(f"{name}: {leaving!r} {LEAVES}")
     used = {row.path for row in rows}
     skipped = tuple(path for path in files if path not in used)
     return Source(name=name, kind="folder", rows=rows, reader=FileReader(folder=place), skipped=skipped)
+
+
+def _root(folder: Path) -> Place:
+    if not folder.is_dir():
+        raise ValueError(f"--data-root {folder} is not a folder")
+    return Place.of(str(folder))
 
 
 def is_picture(path: str) -> bool:
@@ -89,7 +103,8 @@ def _visible_files(name: str, place: Place) -> list[str]:
             continue
         if entry.get("islink") and fs.isdir(full):
             raise ValueError(f"{name}: {path} is a link to a folder, which is not followed; name real folders")
-        paths.append(path)
+        if is_file(entry):
+            paths.append(path)
     return sorted(paths)
 
 

@@ -3,16 +3,19 @@
 import csv
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spine_ray.data.places import Place
+from spine_ray.data.places import LEAVES, Place
 from spine_ray.data.rows import FileReader, Row, Source, Split
 
 SPLIT_VALUES: dict[str, Split] = {"train": "dev", "dev": "dev", "test": "test"}
 OPTIONAL_COLUMNS = ("group", "split", "fold")
+_FOLD_DIGITS = 9
+"""A longer number names no fold, and fits no table."""
 KNOWN = frozenset({"label", *OPTIONAL_COLUMNS})
 Columns = Mapping[str, Sequence[object]]
 
@@ -35,7 +38,11 @@ class ParquetReader:
         return ParquetReader, (self.place, self.column)
 
     def read(self, index: int, path: str) -> bytes:
-        """Return the bytes of row `index`; none where the table has none."""
+        """Return the bytes of row `index`; none where the table has none.
+
+        Raises:
+            ValueError: If the column is damaged.
+        """
         value = self._load()[index].as_py()
         if isinstance(value, dict):
             value = value["bytes"]
@@ -45,12 +52,12 @@ class ParquetReader:
         with self._lock:
             if self._values is None:
                 fs, path = self.place.open()
-                with fs.open(path, "rb") as file:
+                with _told_of_parquet(self.place.uri), fs.open(path, "rb") as file:
                     self._values = pq.read_table(file, columns=[self.column]).column(self.column)
             return self._values
 
 
-def csv_source(name: str, place: Place) -> Source:
+def csv_source(name: str, place: Place, root: Place | None = None) -> Source:
     """Open a CSV with `path` (or `image`, then a path as well), `label`, and maybe `group`, `split`, `fold`.
 
     Raises:
@@ -69,11 +76,11 @@ def csv_source(name: str, place: Place) -> Source:
         if len(line) != len(header):
             raise ValueError(f"{name}, row {index}: {len(line)} values for {len(header)} columns")
     columns = {column: [line[index] for line in body] for index, column in enumerate(header)}
-    rows = _rows(name, columns, _file_paths(name, place, columns[picture]))
+    rows = _rows(name, columns, _file_paths(name, place.parent, columns[picture], root))
     return Source(name=name, kind="csv", rows=rows, reader=FileReader(folder=place.parent))
 
 
-def parquet_source(name: str, place: Place) -> Source:
+def parquet_source(name: str, place: Place, root: Place | None = None) -> Source:
     """Open a Parquet with `image` (bytes or `{bytes, path}`) or `path`, `label`, and maybe `group`, `split`, `fold`.
 
     Whole-number labels get the names that a Hugging Face export keeps in the schema, where it has them.
@@ -82,24 +89,33 @@ def parquet_source(name: str, place: Place) -> Source:
         ValueError: If a needed column, a value or a listed file is missing or not allowed.
     """
     fs, path = place.open()
-    try:
+    with _told_of_parquet(name), fs.open(path, "rb") as file:
+        schema = pq.ParquetFile(file).schema_arrow
+    picture = _needed_columns(name, schema.names, ("image", "path"))
+    holds_bytes = _holds_bytes(name, schema.field(picture))
+    wanted = ["label", *(column for column in OPTIONAL_COLUMNS if column in schema.names)]
+    with _told_of_parquet(name):
         with fs.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
-            schema = parquet.schema_arrow
-            picture = _needed_columns(name, schema.names, ("image", "path"))
-            wanted = ["label", *(column for column in OPTIONAL_COLUMNS if column in schema.names)]
-            holds_bytes = _holds_bytes(name, schema.field(picture))
-            table = parquet.read(columns=wanted if holds_bytes else [picture, *wanted])
-    except pa.ArrowException as error:
-        raise ValueError(f"{name} is not a Parquet table that can be read: {error}") from error
-    columns = {column: table.column(column).to_pylist() for column in table.column_names}
+            table = pq.ParquetFile(file).read(columns=wanted if holds_bytes else [picture, *wanted])
+        columns = {column: table.column(column).to_pylist() for column in table.column_names}
     columns["label"] = _named_labels(name, schema, columns["label"])
     if holds_bytes:
         names = [f"row {index}" for index in range(table.num_rows)]
         reader = ParquetReader(place, picture)
         return Source(name=name, kind="parquet", rows=_rows(name, columns, names), reader=reader)
-    rows = _rows(name, columns, _file_paths(name, place, columns[picture]))
+    rows = _rows(name, columns, _file_paths(name, place.parent, columns[picture], root))
     return Source(name=name, kind="parquet", rows=rows, reader=FileReader(folder=place.parent))
+
+
+@contextmanager
+def _told_of_parquet(name: str) -> Iterator[None]:
+    """Say what pyarrow says of broken bytes, for which it has several kinds of errors."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the storage failed, and not the file
+            raise
+        raise ValueError(f"{name} is not a Parquet table that can be read: {' '.join(str(error).split())}") from error
 
 
 def _needed_columns(name: str, present: Sequence[str], pictures: tuple[str, str]) -> str:
@@ -130,8 +146,7 @@ def _holds_bytes(name: str, field: pa.Field) -> bool:
 
 def _named_labels(name: str, schema: pa.Schema, labels: Sequence[object]) -> Sequence[object]:
     """Replace whole-number labels by the class names of a Hugging Face export, if it carries them."""
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = info.get("info", {}).get("features", {}).get("label", {}).get("names")
+    names = _exported_names(schema)
     if not names or not all(isinstance(label, int) for label in labels):
         return labels
     strange = next((label for label in labels if isinstance(label, int) and not 0 <= label < len(names)), None)
@@ -140,19 +155,33 @@ def _named_labels(name: str, schema: pa.Schema, labels: Sequence[object]) -> Seq
     return [names[label] for label in labels if isinstance(label, int)]
 
 
-def _file_paths(name: str, table: Place, values: Sequence[object]) -> list[str]:
-    folder = table.parent
+def _exported_names(schema: pa.Schema) -> list[str]:
+    """Return the class names that a Hugging Face export keeps in the schema; none where it keeps none."""
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:  # what is kept there is not of the form that exports have
+        return []
+    for key in ("info", "features", "label", "names"):
+        found = found.get(key) if isinstance(found, dict) else None
+    is_names = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return found if is_names else []
+
+
+def _file_paths(name: str, folder: Place, values: Sequence[object], root: Place | None) -> list[str]:
     paths = []
     for index, value in enumerate(values):
         if not isinstance(value, str) or not value:
             raise ValueError(f"{name}, row {index}: it has no path")
         try:
-            paths.append(folder.relative(value))
+            paths.append(folder.relative(value, root))
         except ValueError as error:
             raise ValueError(f"{name}, row {index}: {error}") from error
     missing = folder.first_missing(paths)
     if missing is not None:
         raise ValueError(f"{name}, row {paths.index(missing)}: there is no file {missing!r} in {folder.uri}")
+    leaving = folder.first_leaving(paths, root)
+    if leaving is not None:
+        raise ValueError(f"{name}, row {paths.index(leaving)}: {leaving!r} {LEAVES}")
     return paths
 
 
@@ -192,8 +221,8 @@ def _split(where: str, text: str) -> Split:
 
 def _fold(where: str, text: str, split: Split | None) -> int | None:
     is_blank = text in ("", "-1")
-    if not is_blank and not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{where}: fold must be a whole number of at least 0, not {text!r}")
+    if not is_blank and not (text.isascii() and text.isdigit() and len(text) <= _FOLD_DIGITS):
+        raise ValueError(f"{where}: fold must be a whole number of at least 0, not {text[:40]!r}")
     if split == "test" and not is_blank:
         raise ValueError(f"{where}: it is in the test split and has fold {text}; leave it blank or -1 there")
     if split != "test" and is_blank:

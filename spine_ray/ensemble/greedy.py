@@ -22,6 +22,8 @@ SLACK = 2e-5
 """What rounding in float32 can take from a bound, nats: far more than it does, far less than matters."""
 CLOSE = 1e-5
 """Where no weights could gain more than this, nats, no more steps are taken."""
+_AT_ONCE = 2**16
+"""Numbers that are looked at in one go: of small encodings numpy's calls take longer than their arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,22 +176,40 @@ def _next_pick(problem: Problem, total: Encoding, picks: list[int]) -> tuple[int
         return None
     now = problem.objective.row_losses(mean)
     charges = problem.charge(picks) + problem.rules.price * ms
-    bounds = np.where(is_allowed, mean_loss(now) + (along - own) / (size + 1) + charges, np.inf)
+    bounds = mean_loss(now) + (along - own) / (size + 1) + charges
     options: list[_Option] = []
     best, reach = math.inf, 0.0
-    for index in np.argsort(bounds, kind="stable"):
-        if bounds[index] - SLACK > best + reach or not is_allowed[index]:
+    order = np.argsort(np.where(is_allowed, bounds, np.inf), kind="stable")[: is_allowed.sum()]
+    for block in _blocks(order, total.size):
+        if bounds[block[0]] - SLACK > best + reach:
             break
-        rows = problem.objective.row_losses((total + problem.encodings[index]) / np.float32(size + 1))
-        loss = mean_loss(rows)
-        option = _Option(int(index), loss + float(charges[index]), loss, rows)
-        options.append(option)
-        if option.value < best:
-            best, reach = option.value, _reach(problem, option, now)
+        found = _options(problem, (total + problem.encodings[block]) / np.float32(size + 1), block, charges)
+        options += found
+        least = min(found, key=lambda option: option.value)
+        if least.value < best:
+            best, reach = least.value, _reach(problem, least, now)
     # the same candidates whatever the order of the visits, so that the tie does not hang on it
     options = [option for option in options if bounds[option.index] - SLACK <= best + reach]
     chosen = _break_tie(problem, options, picks, list(zip(macs, ms, strict=True)))
     return chosen.index, chosen.value
+
+
+def _blocks(order: NDArray[np.intp], numbers: int) -> list[NDArray[np.intp]]:
+    """Cut an order of candidates into such blocks as are looked at at once: one by one where encodings are large."""
+    width = max(1, _AT_ONCE // numbers)
+    return [order[start : start + width] for start in range(0, len(order), width)]
+
+
+def _options(
+    problem: Problem, means: NDArray[np.float32], indices: NDArray[np.intp], charges: NDArray[np.float64]
+) -> list[_Option]:
+    """Return what the next pick could be, from the mean encodings with each, (options, numbers, samples)."""
+    rows = problem.objective.row_losses(means)
+    losses = rows.mean(axis=-1, dtype=np.float64).tolist()
+    return [
+        _Option(index, loss + float(charges[index]), loss, of_rows)
+        for index, loss, of_rows in zip(indices.tolist(), losses, rows, strict=True)
+    ]
 
 
 def _allowed(problem: Problem, picks: Sequence[int], ms: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -220,7 +240,8 @@ def _reach(problem: Problem, best: _Option, now: NDArray[np.float32]) -> float:
 def _break_tie(problem: Problem, options: list[_Option], picks: list[int], rises: list[tuple[float, float]]) -> _Option:
     """Among options as good as the best: one picked before, else fewer MACs, cheaper, a new family, ..."""
     best = min(options, key=lambda option: (option.value, option.index))
-    equal = [option for option in options if option.value - best.value <= _band(problem, option, best)]
+    values = np.array([option.value for option in options])
+    equal = [options[place] for place in np.flatnonzero(values - best.value <= _bands(problem, options, best))]
     traits = problem.traits
     families = {traits.families[pick] for pick in picks}
     resolutions = {traits.resolutions[pick] for pick in picks}
@@ -237,9 +258,10 @@ def _break_tie(problem: Problem, options: list[_Option], picks: list[int], rises
     return min(equal, key=rank)
 
 
-def _band(problem: Problem, option: _Option, best: _Option) -> float:
-    """Return the difference up to which an option counts as equal to the best."""
-    if problem.rules.tie_band <= 0.0 or option is best:
-        return TIE
-    error = float((option.rows - best.rows).std()) / math.sqrt(problem.groups)
-    return max(TIE, problem.rules.tie_band * error)
+def _bands(problem: Problem, options: list[_Option], best: _Option) -> NDArray[np.float64]:
+    """Return the difference up to which each option counts as equal to the best, (options,)."""
+    if problem.rules.tie_band <= 0.0:
+        return np.full(len(options), TIE)
+    apart = np.stack([option.rows for option in options]) - best.rows
+    errors = apart.std(axis=1).astype(np.float64) / math.sqrt(problem.groups)
+    return np.asarray(np.maximum(TIE, problem.rules.tie_band * errors))

@@ -25,7 +25,7 @@ class Objective(Protocol):
         ...
 
     def row_losses(self, mean: Encoding) -> NDArray[np.float32]:
-        """Return the log-loss of each row, (samples,), of a mean encoding (numbers, samples)."""
+        """Return the log-loss of each row, (..., samples), of mean encodings (..., numbers, samples)."""
         ...
 
     def direction(self, mean: Encoding) -> NDArray[np.float32]:
@@ -46,7 +46,7 @@ class LogObjective:
 
     def row_losses(self, mean: Encoding) -> NDArray[np.float32]:
         """Return the row losses; floored log-probabilities need no guard against underflow."""
-        return np.asarray(np.log(np.exp(mean[:-1]).sum(axis=0)) - mean[-1])
+        return np.asarray(np.log(np.exp(mean[..., :-1, :]).sum(axis=-2)) - mean[..., -1, :])
 
     def direction(self, mean: Encoding) -> NDArray[np.float32]:
         """Return the pool's probabilities by class, and -1 for the label's line, over the number of rows."""
@@ -67,7 +67,7 @@ class ProbObjective:
 
     def row_losses(self, mean: Encoding) -> NDArray[np.float32]:
         """Return the row losses."""
-        return np.asarray(-np.log(mean[0]))
+        return np.asarray(-np.log(mean[..., 0, :]))
 
     def direction(self, mean: Encoding) -> NDArray[np.float32]:
         """Return -1 / (mean probability * number of rows)."""

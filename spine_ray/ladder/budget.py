@@ -16,6 +16,8 @@ _SLACK = 1.15
 """Predictions are stretched by this: workers slow each other down."""
 RECKONING_IS_OFF = 4.0
 """Seconds by arithmetic alone can be too many by this factor: depthwise convolutions wait for memory (docs/log.md)."""
+_LATELY = 200
+"""Completed trials, the newest, that tell how far predictions are off."""
 _SAFE = 0.85
 """Of the time that is left, what a shortened trial is made to fill: it has to end, or there is no answer."""
 
@@ -134,14 +136,22 @@ def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:
 
 
 def observed_stretch(trials: Sequence[Trial], forecast: Forecast) -> float:
-    """Return the median of actual over predicted seconds of completed trials, never below the customary slack."""
-    ratios: list[float] = []
-    built: set[tuple[str, int, float]] = set()
-    for trial in trials:
-        plain = Forecast(forecast.costs, forecast.sizes, 1.0, frozenset(built))
-        if trial.is_completed and (predicted := plain.seconds(trial.config)):
-            ratios.append(trial.seconds / predicted)
-            built.add(cost_key(trial.config))
+    """Return the median of actual over predicted seconds of completed trials, never below the customary slack.
+
+    Args:
+        trials: In the order in which they started: the first of a frozen prefix pays for its activations. The newest
+            `_LATELY` that completed are looked at.
+        forecast: Its costs and folds.
+    """
+    completed = [trial for trial in trials if trial.is_completed]
+    first = {cost_key(trial.config): trial for trial in reversed(completed)}
+    plain = replace(forecast, stretch=1.0, built=frozenset())
+    warm = replace(plain, built=frozenset(first))
+    ratios = [
+        trial.seconds / predicted
+        for trial in completed[-_LATELY:]
+        if (predicted := (plain if first[cost_key(trial.config)] is trial else warm).seconds(trial.config))
+    ]
     return max(_SLACK, float(np.median(ratios))) if ratios else _SLACK
 
 
@@ -247,10 +257,12 @@ def order_starts(
     Args:
         starts: The tier's start recipes.
         families: By backbone.
-        seconds: Predicted, by trial id; missing where nothing was measured.
+        seconds: Predicted, by trial id; what is missing, because nothing could be measured, comes last.
         macs: By trial id.
     """
-    cheapest = sorted(starts, key=lambda each: (seconds.get(each.trial_id, 0.0), macs[each.trial_id], each.trial_id))
+    cheapest = sorted(
+        starts, key=lambda each: (seconds.get(each.trial_id, math.inf), macs[each.trial_id], each.trial_id)
+    )
     turn: dict[str, int] = {}
     ranked = []
     for place, config in enumerate(cheapest):

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spine_ray.data.findings import LEVELS, Audit, Finding, Level
+from spine_ray.show.words import one_line
 
 LEVEL_STYLE: dict[Level, str] = {"error": "bold red", "warning": "yellow", "fact": "dim"}
 _SHOWN = 3
@@ -51,10 +52,10 @@ def print_audit(console: Console, audit: Audit, paths: Mapping[str, str], files:
 
 def _told(finding: Finding, paths: Mapping[str, str]) -> str:
     if not finding.rows:
-        return finding.message
+        return one_line(finding.message)
     named = ", ".join(paths.get(row, row) for row in finding.rows[:_SHOWN])
     more = f" and {len(finding.rows) - _SHOWN} more" if len(finding.rows) > _SHOWN else ""
-    return f"{finding.message}\n  {named}{more}"
+    return f"{one_line(finding.message)}\n  {one_line(named)}{more}"
 
 
 def _count(number: int, what: str) -> str:

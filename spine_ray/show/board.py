@@ -18,6 +18,7 @@ from spine_ray.show.words import (
     minutes_text,
     name_text,
     number_text,
+    one_line,
     share_text,
     times_text,
 )
@@ -230,7 +231,7 @@ def gates_table(decisions: Sequence[GateDecision]) -> RenderableType:
         verdict = (name_text(decision.verdict), VERDICT_STYLE[decision.verdict])
         head = Text.assemble((f"{decision.gate} after {decision.after}: ", "bold"), verdict)
         numbers = ", ".join(f"{name_text(name)} {number_text(value)}" for name, value in decision.numbers.items())
-        parts += [head, Text(f"  {decision.reason}")]
+        parts += [head, Text(f"  {one_line(decision.reason)}")]
         if numbers:
             parts.append(Text(f"  {numbers}", style="dim"))
     return Group(*parts) if parts else Text("No gate was reached.")
@@ -332,7 +333,7 @@ def failures_table(failures: Sequence[FailureRow]) -> RenderableType:
     table.add_column("tier")
     table.add_column("reason", overflow="fold")
     for failure in failures:
-        table.add_row(Text(failure.trial_id), Text(failure.tier), Text(failure.reason))
+        table.add_row(Text(failure.trial_id), Text(failure.tier), Text(one_line(failure.reason)))
     return table if failures else Text("No trial failed.")
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import Bbox
 
 from spine_ray.show.page_style import LIGHT, TIER_COLOURS
-from spine_ray.show.words import plain_text
+from spine_ray.show.words import one_line
 
 WIDTH, PAGE_PX = 10.0, 1030
 """Of the widest figure, in inches and on the page: 9 points are a good 12 px there."""
@@ -83,7 +83,7 @@ class Drawing:
         assert box is not None
         most = round(self.figure.get_figwidth() / WIDTH * PAGE_PX)
         look = f'class="figure" style="--most: {most}px"'
-        head = f'<svg {look} {box[0]} role="img" aria-label="{escape(plain_text(self.title))}">'
+        head = f'<svg {look} {box[0]} role="img" aria-label="{escape(one_line(self.title))}">'
         text = head + text[text.index(">") + 1 :]
         text = re.sub(r"font-family: [^;\"]+;? ?", "", text)
         # Several figures stand on one page: no two of their elements may have one name.
@@ -91,7 +91,7 @@ class Drawing:
         for element, hint in self.hints.items():
             mark = f'<g id="{self.name}-{element}">'
             text = text.replace(
-                mark, f'<g id="{self.name}-{element}" class="mark"><title>{escape(plain_text(hint))}</title>'
+                mark, f'<g id="{self.name}-{element}" class="mark"><title>{escape(one_line(hint))}</title>'
             )
         return re.sub(r"#[0-9a-f]{6}\b", _variable, text)
 

@@ -1,7 +1,7 @@
 """Progress of a search: a live table on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -10,9 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from spine_ray.data.counted import counted
 from spine_ray.show.progress import TierProgress, TrialProgress
-from spine_ray.show.words import duration_text, fold_text, freeze_text, loss_text, share_text
-from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
+from spine_ray.show.words import duration_text, fold_text, freeze_text, loss_text, one_line, share_text
+from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
 
 STATUS_STYLE: dict[Status, str] = {"completed": "green", "stopped": "yellow", "failed": "red"}
 PLAIN_PAUSE_S = 10.0
@@ -59,6 +60,12 @@ def make_progress(console: Console | None = None) -> Progress:
     return PlainProgress(chosen)
 
 
+def tell(console: Console, lines: Iterable[str]) -> None:
+    """Print lines as they are, each on a line of its own, never wrapped."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
 class PlainProgress:
     """One line for each trial that starts or ends, and at most one line on progress every ten seconds."""
 
@@ -71,7 +78,7 @@ class PlainProgress:
     def say(self, line: str) -> None:
         """Write the line, never wrapped."""
         # A Text is not searched for markup, so that brackets in paths and class names stay.
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(one_line(line)), soft_wrap=True)
 
     def rows_done(self, done: int, rows: int) -> None:
         """Write nothing: a line has said what is being done."""
@@ -80,7 +87,7 @@ class PlainProgress:
         """Write the tier's name, its question and how many trials are planned."""
         self._tier = TierProgress(name=name, question=question, planned=trials_planned)
         self._last_line = self._clock()
-        trials = "1 trial" if trials_planned == 1 else f"{trials_planned} trials"
+        trials = counted(trials_planned, "trial", "trials")
         self.say(f"{name}: {question} ({trials})")
 
     def event(self, event: Event) -> None:
@@ -91,6 +98,8 @@ class PlainProgress:
             return
         if isinstance(event, TrialStarted):
             self.say(_started_line(event))
+        elif isinstance(event, TrialResumed):
+            self.say(resumed_line(event))
         elif isinstance(event, TrialEnded):
             self.say(_ended_line(trial, event))
         elif self._clock() - self._last_line >= PLAIN_PAUSE_S:
@@ -117,7 +126,7 @@ class LiveProgress:
 
     def say(self, line: str) -> None:
         """Write the line above the table."""
-        self._console.print(Text(line))
+        self._console.print(Text(one_line(line)))
 
     def rows_done(self, done: int, rows: int) -> None:
         """Draw a bar, ten times a second at most; it goes away with the last row."""
@@ -145,8 +154,10 @@ class LiveProgress:
         if isinstance(event, EpochDone) and now - self._drawn < DRAW_PAUSE_S:
             return
         self._drawn = now
+        if isinstance(event, TrialResumed):
+            self._console.print(Text(resumed_line(event), style="yellow"))
         if isinstance(event, TrialEnded) and event.status == "failed":
-            self._console.print(Text(f"{event.trial_id} failed: {event.reason}", style="red"))
+            self._console.print(Text(one_line(f"{event.trial_id} failed: {event.reason}"), style="red"))
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
 
@@ -200,7 +211,7 @@ def tier_line(tier: TierProgress) -> str:
     ended, running = len(tier.finished), len(tier.running)
     best = tier.best
     lowest = f", best log-loss {loss_text(best.ended.log_loss)}" if best and best.ended else ""
-    return f"{tier.name}: {ended} of {tier.planned} trials ended, {running} running{lowest}"
+    return f"{tier.name}: {ended} of {counted(tier.planned, 'trial', 'trials')} ended, {running} running{lowest}"
 
 
 def summary_line(tier: TierProgress) -> str:
@@ -212,6 +223,12 @@ def summary_line(tier: TierProgress) -> str:
         return ", ".join(counts) or "no trial was run"
     lowest = f"{loss_text(best.ended.log_loss)} by {best.started.trial_id}"
     return f"{', '.join(counts)}; best log-loss {lowest}"
+
+
+def resumed_line(event: TrialResumed) -> str:
+    """Say that a trial lost its process and goes on."""
+    whence = f"goes on after epoch {event.step}" if event.step else "begins anew"
+    return f"  resumed   {event.trial_id}  {whence}: {event.reason}"
 
 
 def _cells(trial: TrialProgress) -> list[RenderableType]:
@@ -238,12 +255,13 @@ def _started_line(event: TrialStarted) -> str:
     config = event.config
     which = "start recipe, " if event.is_start else ""
     shape = f"{config.resolution} px, freeze {freeze_text(config.freeze)}"
-    return f"  started   {event.trial_id}  {config.backbone}, {shape}, {which}{event.total_steps} epochs"
+    epochs = counted(event.total_steps, "epoch", "epochs")
+    return f"  started   {event.trial_id}  {config.backbone}, {shape}, {which}{epochs}"
 
 
 def _ended_line(trial: TrialProgress, event: TrialEnded) -> str:
     numbers = f"log-loss {loss_text(event.log_loss)}, accuracy {share_text(event.accuracy)}"
-    done = f"{event.step} of {trial.started.total_steps} epochs in {duration_text(event.seconds)}"
+    done = f"{event.step} of {counted(trial.started.total_steps, 'epoch', 'epochs')} in {duration_text(event.seconds)}"
     why = f": {event.reason}" if event.reason else ""
     return f"  {event.status:<9} {event.trial_id}  {numbers}, {done}{why}"
 

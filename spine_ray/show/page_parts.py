@@ -5,7 +5,7 @@ from html import escape
 
 from spine_ray.show.board import BoardRow
 from spine_ray.show.figure import Drawing
-from spine_ray.show.words import plain_text
+from spine_ray.show.words import one_line
 
 MOST_NAME = 60
 """Characters of a class name or a path that the page shows; the rest is in its hint."""
@@ -13,13 +13,13 @@ MOST_NAME = 60
 
 def text(value: str) -> str:
     """Return what others named as safe HTML, on one line."""
-    return escape(plain_text(value))
+    return escape(one_line(value))
 
 
 def name(value: str) -> str:
     """Return a name as safe HTML: cut where it is long, whole in its hint."""
-    cut = plain_text(value, MOST_NAME)
-    if cut == plain_text(value):
+    cut = one_line(value, MOST_NAME)
+    if cut == one_line(value):
         return escape(cut)
     return f'<span title="{text(value)}">{escape(cut)}</span>'
 

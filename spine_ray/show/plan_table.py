@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spine_ray.data.counted import counted
 from spine_ray.ladder.prediction import EffortSpan, Outcome, Prediction, Span
 from spine_ray.show.words import count_text, duration_text
 
@@ -16,7 +17,7 @@ HEADS = ("trials", "epochs", "images", "device-hours", "wall time", "disk", "mem
 def print_plan(console: Console, plan: Prediction) -> None:
     """Print every outcome by tier, then what holds for all."""
     kind = DEVICE.get(plan.device, plan.device)
-    workers = f"{plan.workers} {kind} worker" + ("" if plan.workers == 1 else "s")
+    workers = counted(plan.workers, f"{kind} worker", f"{kind} workers")
     console.print(Text(f"What it will take on {workers}; nothing was trained", style="bold"))
     for outcome in plan.outcomes:
         console.print()

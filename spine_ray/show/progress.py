@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialResumed, TrialStarted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +50,9 @@ class TierProgress:
             trial = TrialProgress(started=event, last=known.last if known else None)
         elif known is None:
             return self
+        elif isinstance(event, TrialResumed):
+            is_kept = known.last is not None and known.last.step <= event.step
+            trial = replace(known, last=known.last if is_kept else None)
         elif isinstance(event, EpochDone):
             trial = replace(
                 known,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from spine_ray.data.counted import counted
 from spine_ray.show.board import (
     EnsembleBoard,
     board_table,
@@ -26,7 +27,7 @@ def print_ensemble(console: Console, ensemble: EnsembleBoard, wishes: Sequence[s
     for line in wishes:
         console.print(line, style="dim", markup=False, highlight=False)
     if not_fitted:
-        members = "1 member is" if len(not_fitted) == 1 else f"{len(not_fitted)} members are"
+        members = counted(len(not_fitted), "member is", "members are")
         console.print(
             f"{members} not fitted on all dev rows yet: the search's own command, again, does it", style="dim"
         )

@@ -5,29 +5,20 @@ from collections.abc import Mapping
 
 NOTHING = "-"
 """Stands where a number does not exist."""
+_COMMANDING = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what moves a cursor, breaks a line or is half a character."""
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the direction of writing, so that a name reads as another."""
 
 
-_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-"""Unicode categories that act instead of being seen: controls, directions, line ends; half pairs and private ones."""
-_JOINER = "\u200d"
-"""Holds the parts of one emoji together."""
-
-
-def plain_text(text: str, most: int | None = None) -> str:
-    """Write what other people named so that it is seen and does nothing: no line ends, turned directions, controls.
+def one_line(text: str, most: int | None = None) -> str:
+    """Write a text of the user's on one line, in which nothing commands a terminal: such characters are spelt out.
 
     Args:
         text: Anything.
         most: Characters to show; None for all.
     """
-    seen = "".join(
-        "\u21b5"
-        if letter == "\n"
-        else "\ufffd"
-        if unicodedata.category(letter) in _UNSEEN and letter != _JOINER
-        else letter
-        for letter in text
-    )
+    seen = text if text.isprintable() else "".join(_spelt(character) for character in text)
     return seen if most is None or len(seen) <= most else f"{seen[: most - 1]}\u2026"
 
 
@@ -112,7 +103,7 @@ def number_text(value: object) -> str:
         # Two measured numbers are an interval; whole ones are a list, such as of classes.
         is_interval = len(value) == 2 and all(isinstance(part, float) for part in value)
         return (" to " if is_interval else ", ").join(map(number_text, value)) or "none"
-    return str(value)
+    return one_line(str(value))
 
 
 def name_text(name: str) -> str:
@@ -123,3 +114,9 @@ def name_text(name: str) -> str:
 def times_text(count: int) -> str:
     """Write how often something happened."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _spelt(character: str) -> str:
+    if character in _TURNING or unicodedata.category(character) in _COMMANDING:
+        return character.encode("unicode_escape").decode()
+    return character

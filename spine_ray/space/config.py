@@ -115,7 +115,7 @@ def _check_whole(name: str, value: object, low: int) -> None:
 
 
 def _check_range(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
     if not number or value > high or value < low or (open_low and value == low):  # type: ignore[operator]
         above = "above" if open_low else "from"
         raise ValueError(f"{name} must be a number {above} {low:g} to {high:g}, not {value!r}")

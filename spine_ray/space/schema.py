@@ -72,8 +72,9 @@ class TierSpace:
         lines = []
         left_out = self.backbones[self.trials :]
         if left_out:
+            trials = "1 trial" if self.trials == 1 else f"{self.trials} trials"
             lines.append(
-                f"tier {self.name}: {self.trials} trials for {len(self.backbones)} backbones, "
+                f"tier {self.name}: {trials} for {len(self.backbones)} backbones, "
                 f"so {', '.join(left_out)} will not be tried"
             )
         for backbone, values in self.overrides.items():

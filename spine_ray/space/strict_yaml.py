@@ -1,4 +1,4 @@
-"""YAML without surprises: safe, no key said twice, and `1e-3` is a number."""
+"""YAML without surprises: safe, no key said twice, `1e-3` is a number, and no number is endless."""
 
 import re
 from collections.abc import Hashable
@@ -25,7 +25,15 @@ class _StrictLoader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        """Return a whole number of at most 64 bits: what takes more is no setting, and no float either."""
+        value = int(self.construct_yaml_int(node))
+        if abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "a number of more than 64 bits", node.start_mark)
+        return value
 
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_whole)
 # PyYAML follows YAML 1.1, where a float needs a dot and a signed exponent: `1e-3` would be a string.
 _StrictLoader.add_implicit_resolver(_FLOAT_TAG, _EXPONENT_FLOAT, list("-+.0123456789"))
 
@@ -47,5 +55,5 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(values: Any) -> str:
-    """Return plain values as YAML that any YAML reader understands, keys in their order."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+    """Return plain values as YAML that any YAML reader understands, keys in their order, with YAML's mark of an end."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, explicit_end=True)

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from spine_ray.data.samples import Samples
+from spine_ray.study.checked import checked_logits, checked_table
 from spine_ray.study.paths import StudyPaths, read_table, replace_table
 
 
@@ -41,9 +42,10 @@ def read_control(paths: StudyPaths) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     """
     if not paths.control.exists():
         return None
-    table = read_table(paths.control, ("label", "logits"))
+    table = checked_logits(read_table(paths.control, ("label", "logits")), paths.control)
     if not len(table):
         return None
     width = table.schema.field("logits").type.list_size
     logits = table.column("logits").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return table.column("label").to_numpy().astype(np.int64), np.asarray(logits.reshape(-1, width), np.float32)
+    labels = checked_table(table, {"label": pa.int64()}, (), paths.control).column("label")
+    return labels.to_numpy(), np.asarray(logits.reshape(-1, width), np.float32)

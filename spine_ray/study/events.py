@@ -1,9 +1,11 @@
 """What can happen to a trial: the records of which the ledger is made."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from spine_ray.space.config import TrialConfig
+from spine_ray.study.checked import check_fields
 
 Status = Literal["completed", "stopped", "failed"]
 
@@ -27,6 +29,19 @@ class TrialStarted:
     licence: str
     data_version: str
     """`Samples.version` of the rows that it is trained on."""
+    time: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResumed:
+    """A trial that had lost its process went on. Epochs after `step` that were told before no longer count."""
+
+    trial_id: str
+    step: int
+    """Epochs that its checkpoint held, over all folds; 0 where it began anew."""
+    reason: str
+    """How it lost its process and, if there was a checkpoint that does not fit, why that was dropped."""
     time: float
     """Seconds since 1970."""
 
@@ -80,8 +95,14 @@ class TrialEnded:
     time: float
 
 
-Event = TrialStarted | EpochDone | TrialEnded
-_KINDS: dict[str, type[Event]] = {"started": TrialStarted, "epoch": EpochDone, "ended": TrialEnded}
+Event = TrialStarted | TrialResumed | EpochDone | TrialEnded
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KINDS: dict[str, type[Event]] = {
+    "started": TrialStarted,
+    "resumed": TrialResumed,
+    "epoch": EpochDone,
+    "ended": TrialEnded,
+}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -104,8 +125,12 @@ def event_from_dict(values: dict[str, Any]) -> Event:
     try:
         if kind is TrialStarted:
             rest["config"] = TrialConfig.from_dict(rest["config"])
-        return kind(**rest)
+        event = kind(**rest)
     except KeyError as error:
         raise ValueError(f"a {name} event without {error}") from error
     except TypeError as error:
         raise ValueError(f"a {name} event that cannot be read: {error}") from error
+    check_fields(event)
+    if not _ID.fullmatch(event.trial_id):  # files are named by it
+        raise ValueError(f"{event.trial_id!r} is no trial's name")
+    return event

@@ -1,5 +1,6 @@
 """OOF logits on disk: refused unless every dev row is there exactly once, finite, with the study's classes."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from spine_ray.data.samples import Samples
+from spine_ray.study.checked import checked_logits
 from spine_ray.study.paths import StudyPaths, read_table, replace_table
 
 
@@ -50,10 +52,10 @@ def read_oof(paths: StudyPaths, trial_id: str, samples: Samples) -> npt.NDArray[
         ValueError: If the file is missing or damaged, or its rows are not exactly the study's dev rows.
     """
     path = paths.oof(trial_id)
-    table = read_table(path, ("sample_id", "logits"))
+    table = checked_logits(read_table(path, ("sample_id", "logits")), path)
     found = table.column("sample_id").to_pylist()
     expected = [samples.sample_ids[row] for row in samples.dev]
-    if found != expected and sorted(found) != sorted(expected):
+    if found != expected and Counter(found) != Counter(expected):
         raise ValueError(f"{path} has {len(found)} rows that are not the study's {len(expected)} dev rows")
     width = table.schema.field("logits").type.list_size
     if width != len(samples.classes):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from spine_ray.data.samples import Samples
-from spine_ray.study.paths import StudyPaths, read_json, replace_json
+from spine_ray.study.checked import check_fields
+from spine_ray.study.paths import DamagedError, StudyPaths, copy_of, read_either, read_json, replace_json, write_twice
 
 SCHEMA_VERSION = 1
 
@@ -88,29 +89,49 @@ class StudyRecord:
             data_changes=(*self.data_changes, change),
         )
 
+    def with_weights(self, hashes: dict[str, str]) -> "StudyRecord":
+        """Return the record with the weights of more backbones."""
+        return replace(self, weights=replace(self.weights, hashes={**self.weights.hashes, **hashes}))
+
     def with_arithmetic(self, chosen: dict[str, str]) -> "StudyRecord":
         """Return the record with what more backbones are computed in."""
         return replace(self, choices=replace(self.choices, arithmetic={**self.choices.arithmetic, **chosen}))
 
 
 def write_record(paths: StudyPaths, record: StudyRecord) -> None:
-    """Write `study.json`."""
-    replace_json(paths.record, asdict(record))
+    """Write `study.json` and its copy."""
+    write_twice(paths.record, lambda place: replace_json(place, asdict(record)))
 
 
 def read_record(root: Path) -> StudyRecord:
-    """Read a study's `study.json`.
+    """Read a study's `study.json`, or its copy where that is damaged.
 
     Raises:
-        ValueError: If there is no study, or one of another schema, or a damaged one.
+        ValueError: If there is no study, or one of another schema, or a damaged one; with what to do.
     """
     path = StudyPaths(root).record
-    if not path.exists():
+    if not path.exists() and not copy_of(path).exists():
         raise ValueError(f"there is no study at {root} (no {path.name} in it)")
+    try:
+        return read_either(path, _read)
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}, and so is its copy: put back a {path.name} from before, or name another study (the trials are "
+            "all still there)"
+        ) from error
+
+
+def _read(path: Path) -> StudyRecord:
     values = read_json(path)
     version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise DamagedError(f"{path} is damaged: it has no schema version")
     if version != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}")
+        remedy = "upgrade spine_ray" if version > SCHEMA_VERSION else "use the release that wrote it"
+        raise ValueError(
+            f"{path} has schema version {version}, and this release reads version {SCHEMA_VERSION}: {remedy}, or begin "
+            "another study"
+        )
     try:
         openings = tuple(TestOpening(**opening) for opening in values.pop("test_openings"))
         changes = tuple(DataChange(**change) for change in values.pop("data_changes"))
@@ -118,6 +139,9 @@ def read_record(root: Path) -> StudyRecord:
         choices = Choices(**values.pop("choices"))
         classes = tuple(values.pop("classes"))
         known: dict[str, Any] = {"test_openings": openings, "data_changes": changes}
-        return StudyRecord(**values, classes=classes, weights=weights, choices=choices, **known)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        record = StudyRecord(**values, classes=classes, weights=weights, choices=choices, **known)
+        for part in (record, weights, choices, *openings, *changes):
+            check_fields(part)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DamagedError(f"{path} is damaged: {error}") from error
+    return record

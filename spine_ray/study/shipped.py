@@ -1,13 +1,15 @@
 """The trained tensors of members on disk, as safetensors."""
 
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
 
-from spine_ray.study.paths import StudyPaths, temporary_name
+from spine_ray.study.paths import DamagedError, StudyPaths, replace_bytes
 
 
 def write_refit(
@@ -27,29 +29,23 @@ def write_refit(
         frozen_hash: sha256 of the file that holds the frozen part, or `random`.
         data_version: Of the rows that it was fitted on.
     """
-    path = paths.refit(trial_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # safetensors scrambles the rest
-    about = {"trial_id": trial_id, "frozen": frozen_hash, "data_version": data_version}
-    save_file(ordered, temporary, metadata=about)
-    temporary.replace(path)
+    about = {
+        "trial_id": trial_id,
+        "frozen": frozen_hash,
+        "data_version": data_version,
+        "checksum": _checksum(ordered),
+    }
+    replace_bytes(paths.refit(trial_id), save(ordered, metadata=about))
 
 
 def is_fitted(paths: StudyPaths, trial_id: str, data_version: str) -> bool:
-    """Say whether there are tensors of a member that were fitted on these rows.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Say whether there are whole tensors of a member that were fitted on these rows."""
     path = paths.refit(trial_id)
-    if not path.exists():
-        return False
     try:
-        with safe_open(path, framework="np") as file:
-            about: dict[str, str] = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"the weights of {trial_id} cannot be read from {path}: {error}") from error
+        about, _ = _read(path)
+    except DamagedError:
+        return False
     return about.get("data_version") == data_version
 
 
@@ -57,10 +53,35 @@ def read_refit(paths: StudyPaths, trial_id: str) -> dict[str, npt.NDArray[np.gen
     """Return a refitted member's trained tensors by name.
 
     Raises:
-        ValueError: If the file is missing or damaged.
+        DamagedError: If the file is missing or damaged.
     """
-    path = paths.refit(trial_id)
+    return _read(paths.refit(trial_id))[1]
+
+
+def check_refit(path: Path) -> None:
+    """Check the tensors of a file against its checksum.
+
+    Raises:
+        DamagedError: If the file is missing or damaged.
+    """
+    _read(path)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.generic]]]:
+    """Return what a file says of itself, and its tensors."""
     try:
-        return dict(load_file(path))
+        with safe_open(path, framework="np") as file:
+            about: dict[str, str] = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"the weights of {trial_id} cannot be read from {path}: {error}") from error
+        raise DamagedError(f"the weights in {path} cannot be read: {error}") from error
+    if about.get("checksum") != _checksum(arrays):
+        raise DamagedError(f"the weights in {path} cannot be read: they are not what their checksum says")
+    return about, arrays
+
+
+def _checksum(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
+    total = 0
+    for name in sorted(arrays):
+        total = zlib.crc32(arrays[name].tobytes(), zlib.crc32(name.encode(), total))
+    return f"{total:08x}"

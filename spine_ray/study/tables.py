@@ -1,20 +1,29 @@
 """The tables of a study: samples, trials and costs as Parquet."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 
 from spine_ray.data.samples import Samples
 from spine_ray.space.config import TrialConfig
-from spine_ray.study.paths import StudyPaths, read_table, replace_table
+from spine_ray.study.checked import checked_table
+from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_table, replace_table, write_twice
 from spine_ray.study.trials import Trial
 
 _TERA = 1e12
-_SAMPLE_COLUMNS = ("sample_id", "path", "label", "class", "group", "split", "fold")
+_SAMPLE_COLUMNS = {
+    "sample_id": pa.string(),
+    "path": pa.string(),
+    "label": pa.int64(),
+    "class": pa.string(),
+    "group": pa.int64(),
+    "split": pa.string(),
+    "fold": pa.int8(),
+}
 _NULLABLE = ("latency_ms", "log_loss", "accuracy", "views", "micro_batch")
 _NULLABLE_COSTS = ("prefix_images_s", "activation_mb")
 
@@ -52,6 +61,8 @@ class Cost:
         return (self.backbone, self.resolution, self.freeze)
 
 
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), float | None: pa.float64()}
+_COST_COLUMNS = {name: _ARROW[kind] for name, kind in get_type_hints(Cost).items()}
 Costs = Mapping[tuple[str, int, float], Cost]
 """By `cost_key`."""
 
@@ -77,9 +88,12 @@ def read_samples(path: Path) -> Samples:
     Raises:
         ValueError: If it is missing or damaged.
     """
-    columns = read_table(path, _SAMPLE_COLUMNS).to_pydict()
+    table = read_table(path, tuple(_SAMPLE_COLUMNS))
+    columns = checked_table(table, _SAMPLE_COLUMNS, (), path).to_pydict()
     labels = np.array(columns["label"], np.int64)
     names: dict[int, str] = dict(zip(columns["label"], columns["class"], strict=True))
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"{path} is damaged: its labels are not 0 to {len(names) - 1}")
     return Samples(
         sample_ids=tuple(columns["sample_id"]),
         paths=tuple(columns["path"]),
@@ -99,19 +113,26 @@ def write_trials(paths: StudyPaths, trials: Iterable[Trial], costs: Costs) -> No
 
 
 def write_costs(paths: StudyPaths, costs: Iterable[Cost]) -> None:
-    """Write `costs.parquet`."""
+    """Write `costs.parquet` and its copy: what was measured once is what every later decision rests on."""
     rows = [asdict(cost) for cost in costs]
     if rows:
-        replace_table(paths.costs, _table(rows, _NULLABLE_COSTS))
+        write_twice(paths.costs, lambda place: replace_table(place, _table(rows, _NULLABLE_COSTS)))
 
 
 def read_costs(paths: StudyPaths) -> dict[tuple[str, int, float], Cost]:
-    """Return the measured costs by (backbone, resolution, freeze); empty where none were measured."""
-    if not paths.costs.exists():
+    """Return the measured costs by (backbone, resolution, freeze); empty where none were measured.
+
+    Raises:
+        DamagedError: If the file is damaged, and so is its copy.
+    """
+    if not paths.costs.exists() and not copy_of(paths.costs).exists():
         return {}
-    names = [field.name for field in fields(Cost)]
-    rows = read_table(paths.costs, names).to_pylist()
+    rows = read_either(paths.costs, _read_costs).to_pylist()
     return {cost.key: cost for cost in (Cost(**row) for row in rows)}
+
+
+def _read_costs(path: Path) -> pa.Table:
+    return checked_table(read_table(path, tuple(_COST_COLUMNS)), _COST_COLUMNS, _NULLABLE_COSTS, path)
 
 
 def budget_units(trial: Trial) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from spine_ray.space.config import TrialConfig
-from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
+from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,6 +14,8 @@ class Trial:
     started: TrialStarted
     epochs: tuple[EpochDone, ...] = field(default=())
     ended: TrialEnded | None = None
+    resumed: tuple[TrialResumed, ...] = ()
+    """How often it lost its process and went on, and why."""
 
     @property
     def trial_id(self) -> str:
@@ -85,9 +87,8 @@ def trials_from_events(events: Iterable[Event]) -> dict[str, Trial]:
 def add_event(trials: dict[str, Trial], event: Event) -> None:
     """Change the trials, by id, by what has happened.
 
-    A trial that starts again (it was interrupted before) forgets the epochs from the step at which it resumes:
-    a later epoch event with a step that exists replaces it and all after it. One that starts again on other rows
-    forgets all of them.
+    A trial that goes on forgets the epochs after the one that its checkpoint held, and an epoch that is told twice
+    replaces what it was and all after it: no step is ever there twice. One that starts again on other rows forgets all.
 
     Raises:
         ValueError: If the event stands before the start of its trial.
@@ -95,7 +96,10 @@ def add_event(trials: dict[str, Trial], event: Event) -> None:
     if isinstance(event, TrialStarted):
         known = trials.get(event.trial_id)
         is_same = known is not None and known.started.data_version == event.data_version
-        trials[event.trial_id] = Trial(started=event, epochs=known.epochs if known and is_same else ())
+        again = Trial(started=event)
+        trials[event.trial_id] = (
+            replace(again, epochs=known.epochs, resumed=known.resumed) if known and is_same else again
+        )
         return
     trial = trials.get(event.trial_id)
     if trial is None:
@@ -103,5 +107,8 @@ def add_event(trials: dict[str, Trial], event: Event) -> None:
     if isinstance(event, EpochDone):
         kept = tuple(epoch for epoch in trial.epochs if epoch.step < event.step)
         trials[event.trial_id] = replace(trial, epochs=(*kept, event))
+    elif isinstance(event, TrialResumed):
+        kept = tuple(epoch for epoch in trial.epochs if epoch.step <= event.step)
+        trials[event.trial_id] = replace(trial, epochs=kept, resumed=(*trial.resumed, event))
     else:
         trials[event.trial_id] = replace(trial, ended=event)

@@ -1,208 +1,198 @@
-"""The driver's tracker: a queue, one writer thread, and a spool file when MLflow is away. Never in the way."""
+"""The driver's tracker: one thread that makes MLflow say what the ledger says. Never in the way, never in a hurry."""
 
 import logging
-import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from spine_ray.study.events import Event
-from spine_ray.track.records import Entry, ensemble_chosen
-from spine_ray.track.runs import RunStore
-from spine_ray.track.spool import Spool
+from spine_ray.study.ledger import read_ledger
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.tracking import Tracking, keep_tracking, read_tracking
+from spine_ray.track.client import SQLITE, Client
+from spine_ray.track.files import trial_files
+from spine_ray.track.runs import StudyRuns
 
 _log = logging.getLogger(__name__)
 
-QUEUE_SIZE = 10_000
-BATCH_SIZE = 200
-POLL_S = 0.2
+SCHEMES = ("http://", "https://", SQLITE, "postgresql", "mysql", "mssql")
+BATCH_S = 0.5
+"""What happens within this time is written together, s."""
+RETRY_S = 60.0
+PATIENCE_S = 10.0
+"""How long a search waits at its end for a database on its own disk, s."""
+SHARE = 0.01
+"""How long it waits for anything else, in units of the time that it took; half a second at least, 30 s at most."""
 
 
 class Tracker:
-    """Writes a study's events to MLflow from a thread of its own.
+    """Follows a study and writes it to MLflow from a thread of its own.
 
-    `put` returns at once and never raises. While the store fails, entries go to the spool and the store is
-    tried again every `retry_s`; once the spool has been written in order, entries flow directly again.
-    Entries that an earlier search left in the spool come first.
+    The ledger is what waits while MLflow is away: every event is in it before it comes here. So `put` does nothing but
+    remember the event, and whatever fails, the thread looks later at what the store has and adds what is missing.
     """
 
-    def __init__(self, uri: str, study: str, spool: Path, *, retry_s: float = 60.0) -> None:
-        """Start the writer.
+    def __init__(self, uri: str, tracking: Tracking, paths: StudyPaths, past: Sequence[Event]) -> None:
+        """Prepare; nothing is asked of MLflow before `begin`.
 
         Args:
             uri: MLflow's tracking URI: `sqlite:///FILE`, opened by this process alone, or a server's address.
-            study: Name of the experiment. Two studies on one server need two names.
-            spool: File for entries that could not be written.
-            retry_s: Pause before a store that failed is tried again, s.
+            tracking: Which study this is.
+            paths: Where it is.
+            past: What its ledger holds.
         """
-        self._uri, self._study, self._retry_s = uri, study, retry_s
-        self._spool = Spool(spool)
-        self._queue: queue.Queue[Entry] = queue.Queue(maxsize=QUEUE_SIZE)
-        self._lock = threading.Lock()
-        self._spooling = not self._spool.is_empty()
-        self._in_flight: list[Entry] = []
-        self._closing = threading.Event()
-        self._abandoned = False
-        self._warned = False
-        self._retry_at = 0.0
-        self._store: RunStore | None = None
+        self.retry_s = RETRY_S
+        self._uri, self._tracking, self._paths = uri, tracking, paths
+        self._events, self._past = list(past), len(past)
+        self._told = 0
+        self._runs: StudyRuns | None = None
+        self._is_stale, self._is_away, self._is_warned = True, False, False
+        self._retry_at = self._files_at = 0.0
+        self._news, self._closing = threading.Event(), threading.Event()
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
+
+    def begin(self) -> None:
+        """Start the thread, which first delivers what earlier searches left."""
         self._thread.start()
+        self._news.set()
 
     def put(self, event: Event) -> None:
-        """Track one event of a trial."""
-        self._accept(Entry(at_ms=_now_ms(), content=event))
+        """Track one event of a trial, which is in the ledger already."""
+        self._events.append(event)
+        self._news.set()
 
-    def put_ensemble(self, summary: Mapping[str, Any]) -> None:
-        """Track a chosen ensemble: numbers as metrics, the rest as params; the same summary again is one run."""
-        try:
-            self._accept(Entry(at_ms=_now_ms(), content=ensemble_chosen(summary)))
-        except ValueError as error:
-            _log.warning("the ensemble is not tracked: %s", error)
+    def refresh(self) -> None:
+        """Track what the study says beside its ledger: costs and the ensemble."""
+        self._is_stale = True
+        self._news.set()
 
-    def close(self, timeout_s: float = 30.0) -> None:
-        """Write what waits and end the runs; what is not written within `timeout_s` seconds goes to the spool."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """End the runs, and stop; what MLflow has not taken by then `compare` delivers.
+
+        Args:
+            timeout_s: How long to wait, s; None for as long as a search of this length may.
+        """
+        if not self._thread.is_alive():
+            return
         self._closing.set()
-        self._thread.join(timeout_s)
-        with self._lock:
-            self._abandoned = self._thread.is_alive()
-            left = [*(self._in_flight if self._abandoned else []), *self._drain()]
-            self._to_spool(left)
-            if left:
-                self._warn(f"did not take everything within {timeout_s:g} s")
-            self._spooling = True
+        self._news.set()
+        self._thread.join(self._patience() if timeout_s is None else timeout_s)
+        if self._thread.is_alive() or self._is_away:
+            where = public_uri(self._uri)
+            _log.warning("not all of it is in MLflow at %s yet; compare %s delivers it", where, self._paths.root)
 
-    def _accept(self, entry: Entry) -> None:
-        with self._lock:
-            if not self._spooling:
-                try:
-                    self._queue.put_nowait(entry)
-                    return
-                except queue.Full:
-                    # The spool is the queue's tail from now on, so that the order is kept.
-                    self._spooling = True
-            self._to_spool([entry])
+    def _patience(self) -> float:
+        if self._uri.startswith(SQLITE) and not self._is_away:
+            return PATIENCE_S
+        return min(30.0, max(0.5, SHARE * (time.monotonic() - self._began)))
 
     def _run(self) -> None:
-        while not self._abandoned:
-            batch = self._take()
-            if batch:
-                self._write(batch)
-            elif self._spooling and time.monotonic() >= self._retry_at:
-                self._catch_up()
-            elif self._closing.is_set():
-                break
-        if not self._spooling and not self._abandoned:
-            self._end_runs()
+        while not self._closing.is_set():
+            self._news.wait(self.retry_s)
+            self._closing.wait(BATCH_S)
+            self._news.clear()
+            if time.monotonic() >= self._retry_at:
+                self._attempt(self._catch_up)
+            if time.monotonic() >= self._files_at:
+                self._store_files()
+        self._attempt(self._finish)
 
-    def _take(self) -> list[Entry]:
+    def _attempt(self, write: Callable[[], None]) -> None:
         try:
-            first = self._queue.get(timeout=POLL_S)
-        except queue.Empty:
-            return []
-        with self._lock:
-            if self._abandoned:
-                # `close` gave up between the queue and here, and could not see this one.
-                self._to_spool([first])
-                return []
-            self._in_flight = [first, *self._drain(BATCH_SIZE - 1)]
-            return self._in_flight
-
-    def _drain(self, limit: int = QUEUE_SIZE) -> list[Entry]:
-        entries: list[Entry] = []
-        while len(entries) < limit and not self._queue.empty():
-            entries.append(self._queue.get_nowait())
-        return entries
-
-    def _write(self, batch: Sequence[Entry]) -> None:
-        try:
-            self._opened().write(batch)
-        # Whatever MLflow, its database or the network raises, the search goes on: the entries are kept.
+            write()
+            self._is_away = False
+        # Whatever MLflow, its database or the network raises, the search goes on: the ledger keeps everything.
         except Exception as error:
-            self._fall_back(batch, error)
-        with self._lock:
-            self._in_flight = []
+            self._runs, self._is_away, self._is_stale = None, True, True
+            self._retry_at = time.monotonic() + self.retry_s
+            self._warn(error)
 
     def _catch_up(self) -> None:
+        """Write what happened since the last time; after a failure, whatever the store lacks."""
+        if self._runs is None:
+            client = Client(self._uri, self._paths.root.resolve().name, self._tracking.study_id)
+            runs = StudyRuns(client, self._paths)
+            runs.deliver(self._events[: self._past])
+            self._runs, self._told = runs, self._past
+        count = len(self._events)
+        self._runs.follow(self._events[self._told : count])
+        self._told = count
+        if self._is_stale:
+            self._is_stale = False
+            self._runs.refresh()
+
+    def _store_files(self) -> None:
+        """Store what is not worth losing the runs over: one that fails is tried again later."""
         try:
-            with self._lock:
-                entries, lines = self._spool.read()
-            self._opened().write(entries)
+            if self._runs is not None:
+                store_files(self._runs, self._paths)
         except Exception as error:
-            self._fall_back([], error)
-            return
-        with self._lock:
-            if self._abandoned:
-                return
-            self._spool.drop(lines)
-            self._spooling = not self._spool.is_empty()
+            self._files_at = time.monotonic() + self.retry_s
+            self._warn(error)
 
-    def _end_runs(self) -> None:
-        try:
-            if self._store is not None:
-                self._store.end_open_runs()
-        except Exception as error:
-            self._fall_back([], error)
+    def _finish(self) -> None:
+        self._catch_up()
+        if self._runs is not None:
+            self._runs.end()
+            store_files(self._runs, self._paths)
 
-    def _opened(self) -> RunStore:
-        if self._store is None:
-            self._store = RunStore(self._uri, self._study)
-        return self._store
-
-    def _fall_back(self, batch: Sequence[Entry], error: Exception) -> None:
-        """Keep what could not be written and drop the connection, whose picture of the runs may be half true."""
-        with self._lock:
-            self._store = None
-            self._retry_at = time.monotonic() + self._retry_s
-            if self._abandoned:
-                return
-            self._spooling = True
-            self._to_spool([*batch, *self._drain()])
-            self._warn(_first_line(error).replace(self._uri, public_uri(self._uri)))
-
-    def _to_spool(self, entries: Sequence[Entry]) -> None:
-        try:
-            self._spool.append(entries)
-        except OSError as error:
-            _log.warning("%d entries are not tracked: %s", len(entries), error)
-
-    def _warn(self, why: str) -> None:
-        if not self._warned:
-            self._warned = True
+    def _warn(self, error: Exception) -> None:
+        if not self._is_warned:
+            self._is_warned = True
             where = public_uri(self._uri)
-            _log.warning("MLflow at %s: %s. Runs wait in %s", where, why, self._spool.path)
+            _log.warning("MLflow at %s: %s. It is tried again later", where, _why(error, self._uri))
 
 
-def deliver_spool(uri: str, study: str, spool: Path) -> int:
-    """Write a spool left by an earlier search to MLflow and remove it; no tracker may be using it.
-
-    Returns:
-        How many entries were delivered; 0 when nothing waited.
+def deliver(uri: str, paths: StudyPaths) -> None:
+    """Make MLflow say what the study says; the caller holds the study. Files that it does not take are a warning.
 
     Raises:
-        ConnectionError: If the store does not take them; the spool is kept.
+        ValueError: If the study cannot be read.
+        ConnectionError: If the store does not take it.
     """
-    waiting = Spool(spool)
-    entries, lines = waiting.read()
-    if not lines:
-        return 0
+    events = read_ledger(paths.ledger)
+    tracking = read_tracking(paths) or keep_tracking(paths, None)
     try:
-        store = RunStore(uri, study)
-        store.write(entries)
-        store.end_open_runs()
+        runs = StudyRuns(Client(uri, paths.root.resolve().name, tracking.study_id), paths)
+        runs.deliver(events)
+        runs.refresh()
+        runs.end()
     except Exception as error:
-        why = _first_line(error).replace(uri, public_uri(uri))
-        raise ConnectionError(f"MLflow at {public_uri(uri)} does not take {spool}: {why}") from error
-    waiting.drop(lines)
-    return len(entries)
+        raise ConnectionError(f"MLflow at {public_uri(uri)} does not take the study: {_why(error, uri)}") from error
+    try:
+        store_files(runs, paths)
+    except Exception as error:
+        _log.warning("MLflow at %s does not take the files of runs: %s", public_uri(uri), _why(error, uri))
+
+
+def store_files(runs: StudyRuns, paths: StudyPaths) -> None:
+    """Store the files of ended trials that have none in MLflow; one that cannot be read is left out with a warning."""
+    for trial in list(runs.without_files.values()):
+        try:
+            files = trial_files(paths, trial)
+        except ValueError as error:
+            _log.warning("the run of %s gets no confusion matrix: %s", trial.trial_id, error)
+            files = {}
+        runs.store_files(files, trial)
+
+
+def check_uri(uri: str) -> str:
+    """Return the URI.
+
+    Raises:
+        ValueError: If MLflow knows no such store.
+    """
+    if not uri.startswith(SCHEMES):
+        raise ValueError(f"--tracking {uri}: not an MLflow server; allowed are http://, https:// or a database's URI")
+    return uri
 
 
 def sqlite_uri(database: Path) -> str:
     """Return the tracking URI of a database file."""
-    return f"sqlite:///{database.absolute()}"
+    return f"{SQLITE}{database.absolute()}"
 
 
 def public_uri(uri: str) -> str:
@@ -211,10 +201,8 @@ def public_uri(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
-def _first_line(error: Exception) -> str:
+def _why(error: Exception, uri: str) -> str:
+    """Return an error's first line, without the password that a URI in it may hold."""
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+    told = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return told.replace(uri, public_uri(uri))

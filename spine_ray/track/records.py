@@ -1,15 +1,14 @@
-"""What the tracker writes, as plain values: entries, and the params and metrics of an event. Knows no MLflow."""
+"""What MLflow is told, as plain values: params, points and metrics of a trial and of the ensemble. Knows no MLflow."""
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
-from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted, event_from_dict, event_to_dict
+from spine_ray.study.events import EpochDone, Status, TrialStarted
+from spine_ray.study.tables import Costs, cost_key
+from spine_ray.study.trials import Trial
 
 RUN_STATUS: dict[Status, str] = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 """MLflow's word for each way in which a trial ends."""
@@ -17,66 +16,16 @@ RUN_STATUS: dict[Status, str] = {"completed": "FINISHED", "stopped": "KILLED", "
 MAX_VALUE = 6000
 """Longest text of a param, characters: a limit of MLflow."""
 
-MAX_KEY = 250
-"""Longest name of a param or metric, characters: a limit of MLflow."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EnsembleChosen:
-    """An ensemble as reported once to the tracker."""
+class Point:
+    """One value of a curve."""
 
-    summary: dict[str, Any]
-    """Plain values: numbers become metrics, everything else params."""
-
-    @property
-    def key(self) -> str:
-        """Equal exactly when the summaries are equal, so that one ensemble has one run."""
-        text = json.dumps(self.summary, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One thing to track and when it was reported."""
-
+    key: str
+    value: float
     at_ms: int
-    """Milliseconds since 1970; kept over a spool, so that the same entry twice is the same metric twice."""
-    content: Event | EnsembleChosen
-
-
-def ensemble_chosen(summary: Mapping[str, Any]) -> EnsembleChosen:
-    """Copy a summary into plain JSON values; numbers of other libraries become floats, the rest text.
-
-    Raises:
-        ValueError: If the summary cannot be written as JSON, such as one that contains itself.
-    """
-    try:
-        return EnsembleChosen(summary=json.loads(json.dumps(dict(summary), default=_plain)))
-    except TypeError as error:
-        raise ValueError(f"an ensemble's summary must be plain values: {error}") from error
-
-
-def entry_to_line(entry: Entry) -> str:
-    """Return the entry as one line of JSON."""
-    content = entry.content
-    body = {"ensemble": content.summary} if isinstance(content, EnsembleChosen) else event_to_dict(content)
-    return json.dumps({"at_ms": entry.at_ms, "content": body})
-
-
-def entry_from_line(line: str) -> Entry:
-    """Build the entry that `entry_to_line` wrote.
-
-    Raises:
-        ValueError: If the line is not such an entry, such as one cut short by a crash.
-    """
-    try:
-        values = json.loads(line)
-        at_ms, body = int(values["at_ms"]), values["content"]
-        if "ensemble" in body:
-            return Entry(at_ms=at_ms, content=EnsembleChosen(summary=body["ensemble"]))
-        return Entry(at_ms=at_ms, content=event_from_dict(body))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not an entry of a spool: {line[:80]!r}") from error
+    """Milliseconds since 1970."""
+    step: int
 
 
 def trial_params(event: TrialStarted) -> dict[str, str]:
@@ -99,8 +48,87 @@ def trial_params(event: TrialStarted) -> dict[str, str]:
     return {key: str(value)[:MAX_VALUE] for key, value in values.items()}
 
 
-def epoch_metrics(event: EpochDone) -> dict[str, float]:
-    """Return the numbers of one epoch, to be logged at `event.step`."""
+def epoch_points(trial: Trial) -> dict[int, list[Point]]:
+    """Return the points of a trial's curves by step.
+
+    The ledger does not say when an epoch ended: it is reckoned from the trial's start, the same every time.
+    """
+    points: dict[int, list[Point]] = {}
+    time = trial.started.time
+    for epoch in trial.epochs:
+        time += epoch.seconds
+        at_ms = int(time * 1000)
+        points[epoch.step] = [
+            Point(key=key, value=value, at_ms=at_ms, step=epoch.step) for key, value in _epoch_metrics(epoch).items()
+        ]
+    return points
+
+
+def end_ms(trial: Trial) -> int:
+    """Return when a trial ended, or was last heard of, milliseconds since 1970."""
+    return int((trial.ended.time if trial.ended else trial.started.time + trial.seconds) * 1000)
+
+
+def trial_metrics(trial: Trial, costs: Costs) -> dict[str, float]:
+    """Return a trial's numbers that are no curve: what it costs and, once it completed, its result.
+
+    A stopped trial has no `oof_log_loss`: comparing by it compares only trials that saw all folds.
+    """
+    started = trial.started
+    metrics = {"cost_params": float(started.params), "cost_macs": float(started.macs)}
+    cost = costs.get(cost_key(trial.config))
+    if cost is not None:
+        metrics["cost"] = 1000.0 / cost.infer_images_s
+    if trial.ended is None:
+        return metrics
+    metrics |= {"total_seconds": trial.ended.seconds, "total_steps": float(trial.ended.step)}
+    if trial.is_completed:
+        ends = {"oof_log_loss": trial.ended.log_loss, "oof_accuracy": trial.ended.accuracy}
+        metrics |= {key: value for key, value in ends.items() if value is not None}
+    return metrics
+
+
+def ensemble_params(stored: Mapping[str, Any]) -> dict[str, str]:
+    """Return what an ensemble consists of.
+
+    Args:
+        stored: What `ensemble.json` holds.
+    """
+    members = stored["members"]
+    values = {
+        "members": ", ".join(member["trial_id"] for member in members),
+        "weights": ", ".join(f"{member['weight']:.4g}" for member in members),
+        "pool": stored["pool"],
+        "best_single": stored["best_single"],
+        "hash": stored["hash"],
+    }
+    return {key: str(value)[:MAX_VALUE] for key, value in values.items()}
+
+
+def ensemble_metrics(stored: Mapping[str, Any]) -> dict[str, float]:
+    """Return an ensemble's numbers, named as those of the trials where they say the same thing."""
+    report = stored["report"]
+    gain = report["cross_fit"] or report["apparent"]
+    metrics = {
+        "oof_log_loss": report["log_loss"],
+        "oof_accuracy": report["accuracy"],
+        "cost": report["cost"],
+        "gain": gain["gain"],
+        "gain_low": gain["low"],
+        "gain_high": gain["high"],
+        "num_members": len(stored["members"]),
+    }
+    if stored["test"]:
+        metrics |= {"test_log_loss": stored["test"][0]["log_loss"], "test_accuracy": stored["test"][0]["accuracy"]}
+    return {key: float(value) for key, value in metrics.items() if value is not None and math.isfinite(value)}
+
+
+def config_text(trial: Trial) -> str:
+    """Return a trial's configuration as JSON that `TrialConfig.from_dict` reads."""
+    return json.dumps(trial.config.to_dict(), indent=1) + "\n"
+
+
+def _epoch_metrics(event: EpochDone) -> dict[str, float]:
     return {
         "log_loss": event.log_loss,
         "accuracy": event.accuracy,
@@ -110,33 +138,3 @@ def epoch_metrics(event: EpochDone) -> dict[str, float]:
         "score_images_s": event.score_images_s,
         "peak_mb": event.peak_mb,
     }
-
-
-def final_metrics(event: TrialEnded) -> dict[str, float]:
-    """Return a trial's cost and, where it completed, its result.
-
-    A stopped trial has no `final_log_loss`: sorting by it compares only trials that saw all folds.
-    """
-    metrics = {"total_seconds": event.seconds, "total_steps": float(event.step)}
-    if event.status == "completed":
-        ends = {"final_log_loss": event.log_loss, "final_accuracy": event.accuracy}
-        metrics |= {key: value for key, value in ends.items() if value is not None}
-    return metrics
-
-
-def summary_fields(summary: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, float]]:
-    """Split an ensemble's summary into params (text) and metrics (finite numbers)."""
-    params: dict[str, str] = {}
-    metrics: dict[str, float] = {}
-    for name, value in summary.items():
-        key = re.sub(r"[^\w -]", "_", name)[:MAX_KEY] or "_"
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            metrics[key] = float(value)
-        else:
-            text = value if isinstance(value, str) else json.dumps(value)
-            params[key] = text[:MAX_VALUE]
-    return params, metrics
-
-
-def _plain(value: object) -> float | str:
-    return float(value) if isinstance(value, Real) else str(value)

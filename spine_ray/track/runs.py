@@ -1,202 +1,272 @@
-"""MLflow runs of one study: a parent per tier, a child per trial, found again by tag before one is created."""
+"""The runs of one study: a parent a tier, a child a trial, one for the ensemble; made to say what the ledger says."""
 
-import logging
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spine_ray.study.events import EpochDone, TrialEnded, TrialStarted
+from spine_ray.study.events import Event
+from spine_ray.study.paths import StudyPaths, read_json
+from spine_ray.study.tables import Costs, read_costs
+from spine_ray.study.trials import Trial, add_event
+from spine_ray.track.client import Client, Run
 from spine_ray.track.records import (
     RUN_STATUS,
-    EnsembleChosen,
-    Entry,
-    epoch_metrics,
-    final_metrics,
-    summary_fields,
+    Point,
+    end_ms,
+    ensemble_metrics,
+    ensemble_params,
+    epoch_points,
+    trial_metrics,
     trial_params,
 )
+from spine_ray.track.view import EARLIER, KIND_TAG, VIEW_TAG, comparison_view
 
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-"""What MLflow is told before it is imported, unless the user's environment says otherwise."""
+ENDED_TAG = "spine.ended"
+"""When the trial ended, as the ledger has it: set last, so that a run which has it lacks nothing."""
 
-METRICS_PER_BATCH = 900
-PARAMS_PER_BATCH = 100
-"""MLflow refuses more than 1000 metrics or 100 params in one request."""
-
-SQLITE = "sqlite:///"
-
-_log = logging.getLogger(__name__)
+OOF_TAG = "spine.oof"
+"""Where the OOF logits are: set after the other files, so that a run which has it lacks none."""
+NAME_TAGS = {"tier": "spine.tier", "trial": "spine.trial_id", "ensemble": "spine.ensemble"}
+"""By kind of run: the tag that says what it stands for."""
 
 
-class RunStore:
-    """The runs of one study in one MLflow store. Every method may raise whatever MLflow raises."""
+class StudyRuns:
+    """What MLflow shows of one study. Every method may raise whatever MLflow raises.
 
-    def __init__(self, uri: str, study: str) -> None:
-        """Import MLflow (seconds), connect, and find or create the experiment named after the study."""
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        for noisy in ("alembic", "mlflow"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        # Imported here and not above: it takes seconds, which only the writer's thread has.
-        import mlflow.entities
-        from mlflow.tracking import MlflowClient
+    Nothing is written from memory of what was sent: at the start the store is asked for all runs, and each trial's
+    run is continued where it is a beginning of what the ledger says, else put aside and written anew. So it does not
+    matter what a dead server, or a dead driver, left half done.
+    """
 
-        self._entities: Any = mlflow.entities
-        self._client: Any = MlflowClient(tracking_uri=uri)
-        self._experiment = self._find_or_create_experiment(uri, study)
-        self._tiers: dict[str, str] = {}
-        self._trials: dict[str, str] = {}
-        self._steps: dict[str, set[int]] = {}
-        self._pending: dict[str, list[Any]] = {}
+    def __init__(self, client: Client, paths: StudyPaths) -> None:
+        """Ask the store for the runs it has; of several runs of one trial the fullest is kept."""
+        self._client, self._paths = client, paths
+        self._trials: dict[str, Trial] = {}
+        self._costs: Costs = read_costs(paths)
+        self._steps: dict[str, dict[int, float]] = {}
+        self._runs: dict[tuple[str, str], Run] = {}
+        """By kind and name."""
+        self.without_files: dict[str, Trial] = {}
+        """Ended trials whose files were not stored since this store was opened."""
+        client.tag_experiment(VIEW_TAG, comparison_view())
+        self._look_up()
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Write entries in order. What the store has already is not written again."""
-        for entry in entries:
-            content = entry.content
-            if isinstance(content, TrialStarted):
-                self._start_trial(content)
-            elif isinstance(content, EpochDone):
-                self._log_epoch(content, entry.at_ms)
-            elif isinstance(content, TrialEnded):
-                self._end_trial(content, entry.at_ms)
-            else:
-                self._log_ensemble(content, entry.at_ms)
-        self._flush()
+    def deliver(self, events: Iterable[Event]) -> None:
+        """Write what is past: a trial without an end was interrupted."""
+        for name in self._fold(events):
+            trial = self._trials[name]
+            run = self._written(trial)
+            if trial.ended is None:
+                self._interrupt(run, trial)
 
-    def end_open_runs(self) -> None:
-        """End what still runs: tiers are finished; a trial without an end was interrupted."""
-        self._flush()
-        for run in self._search("attributes.status = 'RUNNING'", limit=1000):
-            is_trial = run.data.tags.get("spine.kind") == "trial"
-            if is_trial:
-                self._client.set_tag(run.info.run_id, "spine.reason", "interrupted")
-            self._client.set_terminated(run.info.run_id, status="KILLED" if is_trial else "FINISHED")
+    def follow(self, events: Iterable[Event]) -> None:
+        """Write what happens: a trial without an end is running."""
+        for name in self._fold(events):
+            trial = self._trials[name]
+            run = self._written(trial)
+            self._client.reopen(self._tier(trial))
+            if trial.ended is None:
+                self._client.reopen(run)
+                self._client.log(run, tags={"spine.reason": ""})
 
-    def _find_or_create_experiment(self, uri: str, study: str) -> str:
-        known = self._client.get_experiment_by_name(study)
-        if known is not None:
-            return str(known.experiment_id)
-        # Without a place of its own, MLflow would put artifacts under the working directory.
-        beside = Path(uri.removeprefix(SQLITE)).absolute().parent / "mlruns"
-        location = beside.as_uri() if uri.startswith(SQLITE) else None
-        return str(self._client.create_experiment(study, artifact_location=location))
+    def refresh(self) -> None:
+        """Write what the study says beside its ledger: costs measured since, and the ensemble."""
+        self._costs = read_costs(self._paths)
+        for trial in self._trials.values():
+            self._log_numbers(self._runs["trial", trial.trial_id], trial)
+        if self._paths.ensemble.exists():
+            self._write_ensemble(read_json(self._paths.ensemble))
 
-    def _search(self, condition: str, limit: int = 1) -> list[Any]:
-        return list(self._client.search_runs([self._experiment], filter_string=condition, max_results=limit))
+    def end(self) -> None:
+        """End what still runs."""
+        ends: dict[str, int] = {}
+        for trial in self._trials.values():
+            run = self._runs["trial", trial.trial_id]
+            if run.status == "RUNNING":
+                self._interrupt(run, trial)
+            tier = trial.started.tier
+            ends[tier] = max(ends.get(tier, 0), end_ms(trial))
+        for tier, at_ms in ends.items():
+            self._client.end(self._runs["tier", tier], "FINISHED", at_ms)
 
-    def _find(self, kind: str, key: str) -> Any | None:
-        found = self._search(f"tags.`spine.kind` = '{kind}' and tags.`spine.{kind}` = '{key}'")
-        return found[0] if found else None
+    def store_files(self, files: Mapping[str, str], trial: Trial) -> None:
+        """Store small files with an ended trial's run, and where its OOF logits are."""
+        run = self._runs["trial", trial.trial_id]
+        for name, text in files.items():
+            self._client.put_text(run, name, text)
+        where = oof_place(self._paths, trial)
+        self._client.log(run, tags={"mlflow.note.content": f"OOF logits: `{where}`", OOF_TAG: where})
+        del self.without_files[trial.trial_id]
 
-    def _create(self, name: str, tags: Mapping[str, str], start_ms: int) -> str:
-        run = self._client.create_run(self._experiment, start_time=start_ms, tags=dict(tags), run_name=name)
-        return str(run.info.run_id)
+    def _look_up(self) -> None:
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in self._client.runs():
+            kind = run.tags.get(KIND_TAG, "")
+            if kind in NAME_TAGS:
+                found.setdefault((kind, run.tags.get(NAME_TAGS[kind], "")), []).append(run)
+        for (kind, name), runs in found.items():
+            if name:
+                self._runs[kind, name] = self._fullest(runs)
+            else:  # begun by a writer that died before it could say of what
+                for run in runs:
+                    self._client.delete(run)
 
-    def _tier_run(self, tier: str, start_ms: int) -> str:
-        if tier not in self._tiers:
-            found = self._find("tier", tier)
-            if found is not None:
-                self._reopen(found)
-                self._tiers[tier] = found.info.run_id
-            else:
-                self._tiers[tier] = self._create(tier, {"spine.kind": "tier", "spine.tier": tier}, start_ms)
-        return self._tiers[tier]
+    def _fullest(self, runs: Sequence[Run]) -> Run:
+        """Keep one of the runs that stand for one thing: a request that timed out was carried out all the same."""
+        kept, *others = sorted(runs, key=lambda run: (ENDED_TAG in run.tags, len(run.metrics)), reverse=True)
+        for other in others:
+            self._client.delete(other)
+        return kept
 
-    def _start_trial(self, event: TrialStarted) -> None:
-        start_ms = int(event.time * 1000)
-        parent = self._tier_run(event.tier, start_ms)
-        found = self._find_trial(event.trial_id)
-        if found is not None:
-            run_id, logged, measured = found.info.run_id, found.data.params, found.data.metrics
-            self._reopen(found)
+    def _fold(self, events: Iterable[Event]) -> list[str]:
+        """Take events in and return the trials that they are about, in order."""
+        touched: dict[str, None] = {}
+        for event in events:
+            add_event(self._trials, event)
+            touched[event.trial_id] = None
+        return list(touched)
+
+    def _written(self, trial: Trial) -> Run:
+        """Return the trial's run, which now says what the trial says."""
+        run = self._runs.get(("trial", trial.trial_id))
+        if run is not None and _is_told(run, trial):
+            self._log_numbers(run, trial)
+            self._note_files(run, trial)
+            return run
+        if run is not None and not self._is_beginning(run, trial):
+            self._put_aside(run, trial.trial_id)
+            run = None
+        if run is None:
+            run = self._create(trial)
+        tags: dict[str, str] = {}
+        if trial.ended is not None:
+            self._client.end(run, RUN_STATUS[trial.ended.status], end_ms(trial))
+            ended = repr(trial.ended.time)
+            tags = {"spine.reason": trial.ended.reason, "spine.note": trial.note, ENDED_TAG: ended}
+            self._note_files(run, trial)
+        self._log_all(run, trial, tags)
+        return run
+
+    def _is_beginning(self, run: Run, trial: Trial) -> bool:
+        """Say whether all that the run says, the trial says too: MLflow cannot unlearn a param or a point."""
+        if run.tags.get("spine.data_version") != trial.started.data_version:
+            return False
+        params = trial_params(trial.started)
+        if any(params.get(key) != value for key, value in run.params.items()):
+            return False
+        if trial.trial_id not in self._steps:
+            self._steps[trial.trial_id] = self._client.curve(run, "seconds")
+        seconds = {epoch.step: epoch.seconds for epoch in trial.epochs}
+        # No two epochs take the same time to the last digit.
+        return all(
+            math.isclose(seconds.get(step, math.nan), value, rel_tol=1e-9)
+            for step, value in self._steps[trial.trial_id].items()
+        )
+
+    def _put_aside(self, run: Run, trial_id: str) -> None:
+        """Keep what was finished under another kind; delete what was not."""
+        if ENDED_TAG in run.tags:
+            self._keep_as_earlier(run, "trial", trial_id)
         else:
-            tags = {
-                "spine.kind": "trial",
-                "spine.trial_id": event.trial_id,
-                "spine.tier": event.tier,
-                "mlflow.parentRunId": parent,
-            }
-            run_id, logged, measured = self._create(event.trial_id, tags, start_ms), {}, {}
-            self._steps[run_id] = set()
-        self._trials[event.trial_id] = run_id
-        # A param cannot change in MLflow: only those that are missing are sent.
-        missing = {key: value for key, value in trial_params(event).items() if key not in logged}
-        sizes = {"cost_params": float(event.params), "cost_macs": float(event.macs)}
-        self._log(run_id, missing, {} if sizes.keys() <= measured.keys() else sizes, start_ms)
+            self._client.delete(run)
+        del self._runs["trial", trial_id]
+        self._steps.pop(trial_id, None)
 
-    def _find_trial(self, trial_id: str) -> Any | None:
-        found = self._search(f"tags.`spine.trial_id` = '{trial_id}'")
-        return found[0] if found else None
+    def _keep_as_earlier(self, run: Run, kind: str, name: str) -> None:
+        self._client.untag(run, NAME_TAGS[kind])
+        self._client.log(run, tags={KIND_TAG: EARLIER})
+        self._client.rename(run, f"{name} ({EARLIER})")
 
-    def _reopen(self, run: Any) -> None:
-        if run.info.status != "RUNNING":
-            self._client.update_run(run.info.run_id, status="RUNNING")
-            self._client.set_tag(run.info.run_id, "spine.reason", "")
+    def _create(self, trial: Trial) -> Run:
+        started = trial.started
+        tags = {
+            KIND_TAG: "trial",
+            NAME_TAGS["trial"]: trial.trial_id,
+            "spine.tier": started.tier,
+            "spine.data_version": started.data_version,
+            "mlflow.parentRunId": self._tier(trial).run_id,
+        }
+        run = self._client.create(trial.trial_id, tags, int(started.time * 1000))
+        self._runs["trial", trial.trial_id] = run
+        self._steps[trial.trial_id] = {}
+        return run
 
-    def _trial_run(self, trial_id: str) -> str | None:
-        if trial_id not in self._trials:
-            found = self._find_trial(trial_id)
-            if found is None:
-                # Not an error: it would hold back all that waits behind it, for ever.
-                _log.warning("an event of trial %s is left out: its start was never tracked", trial_id)
-                return None
-            self._trials[trial_id] = found.info.run_id
-        return self._trials[trial_id]
+    def _tier(self, trial: Trial) -> Run:
+        name = trial.started.tier
+        if ("tier", name) not in self._runs:
+            tags = {KIND_TAG: "tier", NAME_TAGS["tier"]: name}
+            self._runs["tier", name] = self._client.create(name, tags, int(trial.started.time * 1000))
+        return self._runs["tier", name]
 
-    def _log_epoch(self, event: EpochDone, at_ms: int) -> None:
-        run_id = self._trial_run(event.trial_id)
-        if run_id is None:
+    def _log_all(self, run: Run, trial: Trial, tags: Mapping[str, str]) -> None:
+        told = self._steps[trial.trial_id]
+        points = [point for step, those in epoch_points(trial).items() if step not in told for point in those]
+        params = {key: value for key, value in trial_params(trial.started).items() if key not in run.params}
+        self._client.log(run, [*points, *self._numbers(run, trial)], params, tags)
+        told.update({epoch.step: epoch.seconds for epoch in trial.epochs})
+
+    def _log_numbers(self, run: Run, trial: Trial) -> None:
+        self._client.log(run, self._numbers(run, trial))
+
+    def _numbers(self, run: Run, trial: Trial) -> list[Point]:
+        return _points(_news(run, trial_metrics(trial, self._costs)), end_ms(trial))
+
+    def _interrupt(self, run: Run, trial: Trial) -> None:
+        self._client.log(run, tags={"spine.reason": "interrupted"})
+        self._client.end(run, "KILLED", end_ms(trial))
+
+    def _note_files(self, run: Run, trial: Trial) -> None:
+        if run.tags.get(OOF_TAG) != oof_place(self._paths, trial):
+            self.without_files[trial.trial_id] = trial
+
+    def _write_ensemble(self, stored: Mapping[str, Any]) -> None:
+        """Write the ensemble that the study has now; the one before is kept as an earlier one."""
+        text = json.dumps(stored, sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        if ("ensemble", key) in self._runs:
             return
-        if run_id not in self._steps:
-            history = self._client.get_metric_history(run_id, "log_loss")
-            self._steps[run_id] = {metric.step for metric in history}
-        if event.step in self._steps[run_id]:
-            return
-        self._steps[run_id].add(event.step)
-        waiting = self._pending.setdefault(run_id, [])
-        waiting += self._metrics(epoch_metrics(event), at_ms, event.step)
-        if len(waiting) > METRICS_PER_BATCH:
-            self._flush()
+        for kind, name in [place for place in self._runs if place[0] == "ensemble"]:
+            self._keep_as_earlier(self._runs.pop((kind, name)), kind, kind)
+        at_ms = int(self._paths.ensemble.stat().st_mtime * 1000)
+        # The key is told last: a run that was cut short is not mistaken for the whole.
+        run = self._client.create("ensemble", {KIND_TAG: "ensemble"}, at_ms)
+        self._client.put_text(run, "ensemble.json", json.dumps(stored, indent=1) + "\n")
+        self._client.end(run, "FINISHED", at_ms)
+        tags = {"mlflow.note.content": self._members(stored["members"]), NAME_TAGS["ensemble"]: key}
+        self._client.log(run, _points(ensemble_metrics(stored), at_ms), ensemble_params(stored), tags)
+        self._runs["ensemble", key] = run
 
-    def _end_trial(self, event: TrialEnded, at_ms: int) -> None:
-        run_id = self._trial_run(event.trial_id)
-        if run_id is None:
-            return
-        self._pending.setdefault(run_id, []).extend(self._metrics(final_metrics(event), at_ms, event.step))
-        self._flush()
-        self._client.set_tag(run_id, "spine.reason", event.reason)
-        self._client.set_terminated(run_id, status=RUN_STATUS[event.status], end_time=int(event.time * 1000))
+    def _members(self, members: Sequence[Mapping[str, Any]]) -> str:
+        """Return the members as Markdown, each with a link to its run."""
+        lines = ["| member | weight |", "|---|---|"]
+        for member in members:
+            run = self._runs.get(("trial", member["trial_id"]))
+            where = f"#/experiments/{self._client.experiment_id}/runs/{run.run_id}" if run else ""
+            lines.append(f"| [{member['trial_id']}]({where}) | {member['weight']:.3f} |")
+        return "\n".join(lines)
 
-    def _log_ensemble(self, chosen: EnsembleChosen, at_ms: int) -> None:
-        if self._find("ensemble", chosen.key) is not None:
-            return
-        params, metrics = summary_fields(chosen.summary)
-        # The tag comes last: a run that was cut short is not mistaken for the whole.
-        run_id = self._create("ensemble", {"spine.kind": "ensemble"}, at_ms)
-        self._log(run_id, params, metrics, at_ms)
-        self._client.set_tag(run_id, "spine.ensemble", chosen.key)
-        self._client.set_terminated(run_id, status="FINISHED", end_time=at_ms)
 
-    def _metrics(self, values: Mapping[str, float], at_ms: int, step: int) -> list[Any]:
-        return [self._entities.Metric(key, float(value), at_ms, step) for key, value in values.items()]
+def oof_place(paths: StudyPaths, trial: Trial) -> str:
+    """Say where a trial's OOF logits are."""
+    return str(paths.oof(trial.trial_id).resolve()) if trial.is_completed else f"none, it {trial.status}"
 
-    def _log(self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float], at_ms: int) -> None:
-        listed = [self._entities.Param(key, value) for key, value in params.items()]
-        self._client.log_batch(run_id, metrics=self._metrics(metrics, at_ms, 0), params=listed[:PARAMS_PER_BATCH])
-        for first in range(PARAMS_PER_BATCH, len(listed), PARAMS_PER_BATCH):
-            self._client.log_batch(run_id, params=listed[first : first + PARAMS_PER_BATCH])
 
-    def _flush(self) -> None:
-        for run_id, metrics in self._pending.items():
-            if metrics:
-                self._client.log_batch(run_id, metrics=metrics)
-        self._pending.clear()
+def _is_told(run: Run, trial: Trial) -> bool:
+    """Say whether the run lacks nothing of an ended trial."""
+    return trial.ended is not None and run.tags.get(ENDED_TAG) == repr(trial.ended.time)
+
+
+def _news(run: Run, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers that the run does not have, or has otherwise."""
+    known = run.metrics
+    return {
+        key: value
+        for key, value in metrics.items()
+        if key not in known or not (math.isclose(known[key], value, rel_tol=1e-9) or math.isnan(value))
+    }
+
+
+def _points(metrics: Mapping[str, float], at_ms: int) -> list[Point]:
+    return [Point(key=key, value=value, at_ms=at_ms, step=0) for key, value in metrics.items()]

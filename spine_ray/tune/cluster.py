@@ -4,7 +4,8 @@ import contextlib
 import logging
 import math
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
 
 
+_PAUSE_S = 0.02
 _DEATHS = 3
 """Times that a piece of work is handed to a worker's successor, where ray can do so without loss."""
 
@@ -52,8 +54,10 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
     Raises:
         ValueError: If no cluster answers at the address, or so many workers cannot be had.
     """
+    sigterm = signal.getsignal(signal.SIGTERM)
     if address is None:
         ray.init(
+            address="local",  # else it would join whatever cluster was started on this machine
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -64,13 +68,23 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Workers]:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise ValueError(f"--address {address}: no Ray cluster answers there") from error
-    # Ray puts its own handler there, which aborts; a polite kill is an interruption like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, sigterm)  # ray has put its own handler there, which aborts
     try:
-        shared = share(ray.cluster_resources(), workers)  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        shared = share(nodes, workers)
         yield replace(shared, crew=_hire(shared))
     finally:
-        ray.shutdown()
+        _shut_down(sigterm)
+
+
+def _shut_down(sigterm: Any) -> None:
+    """End ray while this process still heeds SIGTERM: somewhere on the way ray gives its place back to the system."""
+    closing = threading.Thread(target=ray.shutdown, name="ray shutdown")
+    closing.start()
+    while closing.is_alive():
+        signal.signal(signal.SIGTERM, sigterm)
+        closing.join(_PAUSE_S)
+    signal.signal(signal.SIGTERM, sigterm)
 
 
 def _hire(workers: Workers) -> tuple[Any, ...]:
@@ -81,20 +95,35 @@ def _hire(workers: Workers) -> tuple[Any, ...]:
     return tuple(hired.remote() for _ in range(workers.count))
 
 
-def share(resources: dict[str, float], workers: int | None) -> Workers:
-    """Divide what there is among the workers.
+def share(nodes: Sequence[Mapping[str, float]], workers: int | None) -> Workers:
+    """Divide what there is among the workers, each of which lies on one node.
 
     Without GPUs every worker gets the same whole number of cores (two one-thread trials beat one two-thread
-    trial); with GPUs there is one worker a GPU unless more are asked for, and they share.
+    trial); with GPUs there is one worker a GPU unless more are asked for, they share, and nodes without any hold none.
+
+    Args:
+        nodes: What each offers, as Ray names it; a node without cores, such as a head that only directs, holds none.
+        workers: How many are asked for; None for what there is.
 
     Raises:
-        ValueError: If fewer than one worker is asked for, or more than there are cores.
+        ValueError: If fewer than one worker is asked for, or more than there are cores to hold them.
     """
-    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-    most = max(1, cpus)
+    offers = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    gpus = sum(own for cpus, own in offers if cpus)
+    offers = [(cpus, own) for cpus, own in offers if cpus and (own or not gpus)] or [(1, 0)]
+    most = sum(cpus for cpus, _ in offers)
     count = workers if workers is not None else min(gpus or most, most)
     if not 1 <= count <= most:
         raise ValueError(f"--workers must be 1 to {most} (the cores there are), not {count}")
     # A worker's share lies on one GPU, so the fullest GPU decides: 3 workers on 2 GPUs get half of one each.
-    share_of_gpu = 1.0 / math.ceil(count / gpus) if gpus else 0.0
-    return Workers(count=count, cpus=max(1, cpus // count), gpus=share_of_gpu)
+    on_a_gpu = math.ceil(count / gpus) if gpus else count
+    while True:
+        cores = [each for each in range(1, most + 1) if _held(offers, each, on_a_gpu, has_gpus=gpus > 0) >= count]
+        if cores:
+            return Workers(count=count, cpus=max(cores), gpus=1.0 / on_a_gpu if gpus else 0.0)
+        on_a_gpu += 1
+
+
+def _held(offers: Sequence[tuple[int, int]], cores: int, on_a_gpu: int, *, has_gpus: bool) -> int:
+    """Return how many workers of some cores the nodes hold."""
+    return sum(min(cpus // cores, gpus * on_a_gpu if has_gpus else cpus) for cpus, gpus in offers)

@@ -2,8 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spine_ray.space.arithmetic import FLOAT32, Arithmetic
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """From where other nodes of a cluster get what the driver's machine has."""
+
+    node: str
+    """Ray's name of the driver's node."""
+    pictures: Any
+    """Reference to what a node decodes for itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -11,7 +22,11 @@ class WorkOrder:
     """The same for all trials of a search; small, so that it travels."""
 
     study: Path
+    """The study's folder on the driver's machine."""
+    holder: str
+    """Names the search's hold on the study: without it nothing is written there."""
     pixels: Path
+    """The decoded pictures on the driver's machine."""
     seed: int
     weights: tuple[tuple[str, Path, str], ...]
     """(backbone, safetensors file, its sha256); empty for random initialisation."""
@@ -23,6 +38,10 @@ class WorkOrder:
     """(backbone, what it is computed in)."""
     activation_bytes: int = 0
     """Room on disk for the activations of one frozen prefix."""
+    uri: str | None = None
+    """Where the study lies; None for its folder, which then is on every node."""
+    base: Base | None = None
+    """None on one machine: all there is, is here."""
 
     def arithmetic_of(self, backbone: str) -> Arithmetic:
         """Return what a backbone is computed in."""

@@ -1,5 +1,6 @@
 """What ray asks for the next trial: it passes on what the queue hands out, and how each trial ended."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -51,7 +52,7 @@ class TierSearcher(Searcher):
         config = self._handed.get(trial_id)
         if config is None:
             return
-        if error or not result:
+        if error or not result or "failure" in result:
             self._queue.suggester.tell(Outcome(config, "failed"))
         else:
             state = "completed" if result["is_last"] else "stopped"
@@ -59,8 +60,8 @@ class TierSearcher(Searcher):
 
     def _assigned(self, trial_id: str, given: dict[str, Any]) -> dict[str, Any]:
         """Add which worker trains the trial: the one with the fewest, which has none while ray keeps to its number."""
-        taken = list(self._busy.values())
-        self._busy[trial_id] = min(range(self._workers), key=taken.count)
+        taken = Counter(self._busy.values())
+        self._busy[trial_id] = min(range(self._workers), key=taken.__getitem__)
         return {**given, "worker": self._busy[trial_id]}
 
     def save(self, checkpoint_path: str) -> None:

@@ -4,16 +4,20 @@ Each suggestion is a function of (seed, its number, what is known of the tier's 
 the records each time, so that a search that died goes on as if it had not.
 """
 
+import copy
+import functools
+import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from spine_ray.core.seeds import derive_seed
 from spine_ray.space.config import TrialConfig
@@ -32,8 +36,16 @@ _LED = 5
 """Suggestions after the start recipes that lean to what was screened best; the sampler would draw them blindly."""
 _CHEAPER = 0.5
 """Of several suggestions, one that costs a quarter is taken twice as readily (docs/log.md)."""
-_REMEMBERED = 200
-"""Most trials the sampler is built from: the newest."""
+_REMEMBERED, _AWAITED = 200, 50
+"""Most trials the sampler is built from: the newest that have ended, and the newest that have not."""
+_STATES = {
+    "running": TrialState.RUNNING,
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+"""Optuna's word for what became of a trial."""
+_NO_TIME = datetime(1970, 1, 1)
 _ROUNDING = 0.01
 """Relative distance beyond a bound that rounding to three digits can explain."""
 
@@ -58,9 +70,9 @@ class Lesson:
     """Its log-loss minus that of the backbone's start recipe, nats; below 0 is better."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SearchDomain:
-    """What may be suggested in a tier."""
+    """What may be suggested in a tier. Two are the same only if they are one, so that what follows from it is kept."""
 
     tier: TierSpace
     weights: WeightsKind
@@ -73,8 +85,8 @@ class SearchDomain:
     """Of earlier tiers."""
 
 
-Ask = Callable[[SearchDomain, Sequence[Outcome], int, int], TrialConfig]
-"""From a domain, what is known, the number of the suggestion and the attempt at it to a configuration."""
+Ask = Callable[[SearchDomain, Sequence[Outcome], int], Iterator[TrialConfig]]
+"""From a domain, what is known and the number of the suggestion to configurations without end, to choose from."""
 
 
 @dataclass(slots=True)
@@ -92,7 +104,7 @@ class Suggester:
     effort: Callable[[TrialConfig], float]
     """Returns a configuration's training arithmetic, above 0; only ratios count."""
     ask: Ask
-    """Returns a suggestion; it may be one that was tried, or one that is not admitted."""
+    """Returns suggestions; some may have been tried, some may not be admitted."""
     refused: dict[str, tuple[TrialConfig, str]] = field(default_factory=dict)
 
     def next_config(self) -> TrialConfig | None:
@@ -115,11 +127,12 @@ class Suggester:
     def _candidates(self, number: int) -> list[TrialConfig]:
         """Return new suggestions that are admitted: what the sampler says when asked again and again, else a draw."""
         found: dict[str, TrialConfig] = {}
-        for attempt in range(_ASKS + _DRAWS):
-            config = self.ask(self.domain, list(self.outcomes.values()), number, attempt)
-            if config.trial_id not in found and config.trial_id not in self.outcomes and self._is_admitted(config):
-                found[config.trial_id] = config
-            if found and attempt >= _ASKS - 1:
+        asked = self.ask(self.domain, tuple(self.outcomes.values()), number)
+        for attempt, config in enumerate(itertools.islice(asked, _ASKS + _DRAWS), 1):
+            trial_id = config.trial_id
+            if trial_id not in found and trial_id not in self.outcomes and self._is_admitted(config):
+                found[trial_id] = config
+            if found and attempt >= _ASKS:
                 break
         return list(found.values())
 
@@ -176,40 +189,71 @@ class Handed:
     is_control: bool = False
 
 
-def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, attempt: int) -> TrialConfig:
-    """Ask a sampler that is built from the outcomes alone; from the eleventh attempt on, draw at random."""
-    seed = derive_seed(domain.seed, "suggest", domain.tier.name, number, attempt) % 2**32
+def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> Iterator[TrialConfig]:
+    """Ask a sampler that is built from the outcomes alone; from the eleventh suggestion on, draw at random."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler: BaseSampler = RandomSampler(seed=seed)
-    if attempt < _ASKS:
-        sampler = TPESampler(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)
-    study = optuna.create_study(direction="minimize", sampler=sampler)
-    remembered = [outcome for outcome in outcomes if _is_in_range(domain, outcome.config)][-_REMEMBERED:]
-    study.add_trials([_record(domain, outcome) for outcome in (*_taught(domain, outcomes), *remembered)])
-    names = _backbones(domain)
-    if attempt < _ASKS and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
-        study.enqueue_trial({"backbone": led})
-    backbones = CategoricalDistribution(names)
-    freezes = CategoricalDistribution(domain.tier.freezes)
-    recipe = _recipe_distributions(domain.tier)
-    asked = study.ask({"backbone": backbones, "freeze": freezes, **recipe})
-    backbone: str = asked.params["backbone"]
+    study = optuna.create_study(direction="minimize")
+    told = (_record(domain, outcome) for outcome in (*_taught(domain, outcomes), *_remembered(domain, outcomes)))
+    study.add_trials([record for record in told if record is not None])
+    names, kept = _backbones(domain), dict[Any, Any]()
+    for attempt in itertools.count():
+        seed = derive_seed(domain.seed, "suggest", domain.tier.name, number, attempt) % 2**32
+        study.sampler = RandomSampler(seed=seed) if attempt >= _ASKS else _Sampler(seed, kept)
+        if attempt < _ASKS and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
+            study.enqueue_trial({"backbone": led})
+        asked = study.ask({**_shared_distributions(domain), **_recipe_distributions(domain)})
+        config = _config_of(domain, asked)
+        study.tell(asked, state=TrialState.FAIL)  # nothing is known of it, so the next is asked as if it were the first
+        yield config
+
+
+class _Sampler(TPESampler):
+    """Works out once, for all suggestions asked from the same records, what does not depend on its own luck.
+
+    `_build_parzen_estimator` is Optuna's own affair: were it gone, suggestions would only take longer.
+    """
+
+    def __init__(self, seed: int, kept: dict[Any, Any]) -> None:
+        super().__init__(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)
+        self._kept = kept
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if "space" not in self._kept:
+            self._kept["space"] = super().infer_relative_search_space(study, trial)
+        return cast("dict[str, BaseDistribution]", self._kept["space"])
+
+    def _build_parzen_estimator(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution], trials: list[Any], handle_below: bool
+    ) -> Any:
+        key = (*search_space, handle_below)
+        if key not in self._kept:
+            self._kept[key] = super()._build_parzen_estimator(study, search_space, trials, handle_below)
+        return self._kept[key]
+
+
+def _config_of(domain: SearchDomain, asked: optuna.Trial) -> TrialConfig:
+    """Return the configuration that a sampler has chosen."""
+    backbone, freeze = asked.params["backbone"], asked.params["freeze"]
     name, resolutions = _resolutions(domain, backbone)
+    values: dict[str, Scalar] = {each: asked.params[each] for each in _recipe_distributions(domain)}
     resolution = int(asked.suggest_categorical(name, resolutions))
-    values: dict[str, Scalar] = {each: asked.params[each] for each in recipe}
-    config = build_config(domain.tier, domain.weights, backbone, resolution, asked.params["freeze"], values)
+    config = build_config(domain.tier, domain.weights, backbone, resolution, freeze, values)
     if "lr" not in values:
         return config
     return replace(config, recipe=replace(config.recipe, lr=float(f"{config.recipe.lr:.3g}")))
 
 
-def draw(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, attempt: int) -> TrialConfig:
-    """Draw a configuration blindly, as a sampler does that has not learnt anything yet."""
-    rng = random.Random(derive_seed(domain.seed, "draw", domain.tier.name, number, attempt))
+def draw(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> Iterator[TrialConfig]:
+    """Draw configurations blindly, as a sampler does that has not learnt anything yet."""
+    for attempt in itertools.count():
+        yield _drawn(domain, random.Random(derive_seed(domain.seed, "draw", domain.tier.name, number, attempt)))
+
+
+def _drawn(domain: SearchDomain, rng: random.Random) -> TrialConfig:
     backbone = rng.choice(_backbones(domain))
     _, resolutions = _resolutions(domain, backbone)
     values: dict[str, Scalar] = {}
-    for name, distribution in _recipe_distributions(domain.tier).items():
+    for name, distribution in _recipe_distributions(domain).items():
         if isinstance(distribution, FloatDistribution):
             low, high = distribution.low, distribution.high
             values[name] = low * (high / low) ** rng.random() if distribution.log else rng.uniform(low, high)
@@ -219,8 +263,26 @@ def draw(domain: SearchDomain, outcomes: Sequence[Outcome], number: int, attempt
     return build_config(domain.tier, domain.weights, backbone, rng.choice(resolutions), freeze, values)
 
 
+def _remembered(domain: SearchDomain, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the newest outcomes that the sampler can be told of, oldest first.
+
+    Those that run have a place of their own: where there are hundreds of workers, the newest trials all run.
+    """
+    room, kept = {True: _AWAITED, False: _REMEMBERED}, []
+    for outcome in reversed(outcomes):
+        is_running = outcome.state == "running"
+        if room[is_running] and _record(domain, outcome) is not None:
+            room[is_running] -= 1
+            kept.append(outcome)
+        if not any(room.values()):
+            break
+    return kept[::-1]
+
+
 def _taught(domain: SearchDomain, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return earlier tiers' lessons as outcomes of this tier, the backbones in turn: each as far from its start."""
+    if not domain.lessons:
+        return []
     starts = {
         outcome.config.backbone: outcome.log_loss
         for outcome in reversed(outcomes)
@@ -232,7 +294,7 @@ def _taught(domain: SearchDomain, outcomes: Sequence[Outcome]) -> list[Outcome]:
         backbone = backbones[place % len(backbones)]
         config, tier = replace(lesson.config, backbone=backbone), domain.tier
         fits = (backbone, config.resolution) in domain.buildable and config.resolution in tier.resolutions
-        if fits and config.freeze in tier.freezes and _is_in_range(domain, config):
+        if fits and config.freeze in tier.freezes:
             loss = (starts[backbone] or 0.0) + lesson.change
             taught.append(Outcome(config, "completed", 0, loss))
     return taught
@@ -248,45 +310,52 @@ def _led_backbone(domain: SearchDomain, names: Sequence[str], seed: int) -> str 
     return random.Random(seed).choices(ranked, weights)[0]
 
 
-def _record(domain: SearchDomain, outcome: Outcome) -> FrozenTrial:
-    params, distributions = _params(domain, outcome.config)
-    described: dict[str, Any] = {"params": params, "distributions": distributions}
-    if outcome.state == "running":
-        return create_trial(state=TrialState.RUNNING, **described)
-    loss = outcome.log_loss
-    if loss is None or not math.isfinite(loss) or outcome.state == "failed":
-        return create_trial(state=TrialState.FAIL, **described)
-    if outcome.state == "stopped":
-        return create_trial(state=TrialState.PRUNED, intermediate_values={outcome.step: loss}, **described)
-    return create_trial(state=TrialState.COMPLETE, value=loss, **described)
+class _Record(FrozenTrial):
+    """What the sampler is told of an outcome. Nobody changes its values, so its study need not copy them."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Record":
+        return copy.copy(self)
 
 
-def _params(domain: SearchDomain, config: TrialConfig) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+@functools.lru_cache(maxsize=4 * (_REMEMBERED + _AWAITED))
+def _record(domain: SearchDomain, outcome: Outcome) -> _Record | None:
+    """Return an outcome as the sampler is told of it; None where another space's trial has values beyond this one's."""
+    described = _described(domain, outcome.config)
+    if described is None:
+        return None
+    state, loss = _STATES[outcome.state], outcome.log_loss
+    if state != TrialState.RUNNING and (loss is None or not math.isfinite(loss)):
+        state = TrialState.FAIL
+    return _Record(
+        number=-1,
+        trial_id=-1,
+        state=state,
+        value=loss if state == TrialState.COMPLETE else None,
+        intermediate_values={outcome.step: loss} if state == TrialState.PRUNED and loss is not None else {},
+        datetime_start=_NO_TIME,
+        datetime_complete=None if state == TrialState.RUNNING else _NO_TIME,
+        user_attrs={},
+        system_attrs={},
+        **described,
+    )
+
+
+def _described(domain: SearchDomain, config: TrialConfig) -> dict[str, Any] | None:
     name, resolutions = _resolutions(domain, config.backbone)
     params: dict[str, Any] = {"backbone": config.backbone, name: config.resolution, "freeze": config.freeze}
-    distributions: dict[str, BaseDistribution] = {
-        "backbone": CategoricalDistribution(_backbones(domain)),
-        name: CategoricalDistribution(resolutions),
-        "freeze": CategoricalDistribution(domain.tier.freezes),
-    }
-    values = sampled_values(domain.tier, domain.weights, config)
-    for each, distribution in _recipe_distributions(domain.tier).items():
-        params[each] = _clipped(distribution, values[each])
-        distributions[each] = distribution
-    return params, distributions
+    searched = _recipe_distributions(domain)
+    for each, value in sampled_values(domain.tier, domain.weights, config).items():
+        if not _is_in_range(searched[each], value):
+            return None
+        params[each] = _clipped(searched[each], value)
+    distributions = {**_shared_distributions(domain), name: CategoricalDistribution(resolutions), **searched}
+    return {"params": params, "distributions": distributions}
 
 
-def _is_in_range(domain: SearchDomain, config: TrialConfig) -> bool:
-    """Whether the sampler can be told of a configuration: another space's trial may have values beyond this one's."""
-    values = sampled_values(domain.tier, domain.weights, config)
-    for each, distribution in _recipe_distributions(domain.tier).items():
-        value = values[each]
-        if isinstance(distribution, CategoricalDistribution):
-            if value not in distribution.choices:
-                return False
-        elif not math.isclose(float(value), float(_clipped(distribution, value)), rel_tol=_ROUNDING):
-            return False
-    return True
+def _is_in_range(distribution: BaseDistribution, value: Scalar) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return math.isclose(float(value), float(_clipped(distribution, value)), rel_tol=_ROUNDING)
 
 
 def _clipped(distribution: BaseDistribution, value: Scalar) -> Scalar:
@@ -308,9 +377,19 @@ def _resolutions(domain: SearchDomain, backbone: str) -> tuple[str, list[int]]:
     return name, choices
 
 
-def _recipe_distributions(tier: TierSpace) -> dict[str, BaseDistribution]:
+@functools.lru_cache(maxsize=16)
+def _shared_distributions(domain: SearchDomain) -> dict[str, BaseDistribution]:
+    """Return what every suggestion chooses, whatever its backbone."""
+    return {
+        "backbone": CategoricalDistribution(_backbones(domain)),
+        "freeze": CategoricalDistribution(domain.tier.freezes),
+    }
+
+
+@functools.lru_cache(maxsize=16)
+def _recipe_distributions(domain: SearchDomain) -> dict[str, BaseDistribution]:
     distributions: dict[str, BaseDistribution] = {}
-    for name, searched in searched_fields(tier).items():
+    for name, searched in searched_fields(domain.tier).items():
         if isinstance(searched, Choice):
             distributions[name] = CategoricalDistribution(searched.values)
         else:

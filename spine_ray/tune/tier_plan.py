@@ -1,5 +1,6 @@
 """What decides how a tier runs, whoever runs it: what is tried first, what is known, who is admitted. Knows no ray."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class TierPlan:
     """Returns why a configuration cannot be tried at a time (seconds since 1970), or None."""
     effort: Callable[[TrialConfig], float]
     """Returns a configuration's training arithmetic, above 0; only ratios count."""
+    patience: Callable[[TrialConfig], float]
+    """Returns how long an epoch of a configuration may take before its worker is taken to hang, s."""
     describe: Callable[[TrialConfig, bool], TrialStarted]
     """Returns the ledger's record of a trial that starts; the flag says whether it is a start recipe."""
     ask: Ask = suggest
@@ -67,12 +70,17 @@ class TierPlan:
         )
         return Queue(suggester, self.control)
 
+    @property
+    def interrupted(self) -> dict[str, Trial]:
+        """The trials that were begun and not ended, by id."""
+        return {trial.trial_id: trial for trial in self.known if trial.status is None}
+
     def rungs(self) -> Rungs:
-        """Return the rungs with what finished trials reached; interrupted ones report again as they run again."""
+        """Return the rungs with what trials reached, interrupted ones too: those tell their last epoch once more."""
         rungs = Rungs(self.starts[0].recipe.epochs, self.folds, self.reduction)
         for trial in self.known:
-            for epoch in trial.epochs if trial.status is not None else ():
-                if epoch.step in rungs.milestones and epoch.fold >= 0:
+            for epoch in trial.epochs:
+                if epoch.step in rungs.milestones and epoch.fold >= 0 and math.isfinite(epoch.log_loss):
                     rungs.recorded.setdefault(epoch.step, {})[trial.trial_id] = (trial.started.family, epoch.log_loss)
         return rungs
 

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from spine_ray.core.network import Setup
-from spine_ray.core.pixels import open_pixels
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.task import Task
 from spine_ray.core.views import image_keys
 from spine_ray.data.samples import Samples
-from spine_ray.study.paths import StudyPaths
+from spine_ray.study.depot import Depot
 from spine_ray.study.tables import read_samples
-from spine_ray.tune.order import WorkOrder
+from spine_ray.tune.node import depot_of, pixels_on_this_node, weights_on_this_node
+from spine_ray.tune.order import Base, WorkOrder
 
 
 def open_work(order: WorkOrder) -> tuple[Samples, Task]:
@@ -22,24 +22,28 @@ def open_work(order: WorkOrder) -> tuple[Samples, Task]:
     torch.set_num_threads(order.threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    return _open(order.study, order.pixels, order.seed)
+    return _open(depot_of(order), order.pixels, order.seed, order.base)
 
 
 def setup_of(order: WorkOrder, backbone: str) -> Setup:
     """Return what a backbone is computed with."""
+    weights = order.weights_file(backbone)
+    if weights is not None:
+        weights = weights_on_this_node(weights, order.frozen_hash(backbone), order.base)
     return Setup(
         device=torch.device(order.device),
         arithmetic=order.arithmetic_of(backbone),
-        weights=order.weights_file(backbone),
+        weights=weights,
         activation_bytes=order.activation_bytes,
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _open(study: Path, pixels: Path, seed: int) -> tuple[Samples, Task]:
-    samples = read_samples(StudyPaths(study).samples)
+def _open(depot: Depot, pixels: Path, seed: int, base: Base | None) -> tuple[Samples, Task]:
+    depot.fetch(depot.paths.samples)
+    samples = read_samples(depot.paths.samples)
     task = Task(
-        pixels=open_pixels(pixels),
+        pixels=pixels_on_this_node(pixels, base),
         keys=image_keys(samples.sample_ids, seed),
         labels=samples.labels,
         classes=len(samples.classes),

@@ -1,7 +1,8 @@
 """A process that trains: started once a search, warm from then on, whatever tier is running."""
 
+import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from spine_ray.core.screen import SCREENED_ROWS, Screening, clean_features, few_
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.ship import REFIT, rebuild, trained_arrays
 from spine_ray.core.soundness import TrainingCheck, check_training
-from spine_ray.core.trial import TrialRun
+from spine_ray.core.trial import EpochRecord, TrialRun
 from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.control import write_control
 from spine_ray.study.oof import write_oof
-from spine_ray.study.paths import StudyPaths
 from spine_ray.study.shipped import read_refit, write_refit
+from spine_ray.tune.keeper import Keeper
+from spine_ray.tune.node import depot_of
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.work import open_work, setup_of, shuffled_labels
 
@@ -35,38 +37,76 @@ class Refit:
     seconds: float
 
 
+@dataclass(slots=True)
+class _Running:
+    """The trial at hand."""
+
+    trial_id: str
+    run: TrialRun
+    keeper: Keeper
+    records: list[EpochRecord] = field(default_factory=list)
+    told: int = 0
+    """How many of the records the search knows."""
+    starting: float = 0.0
+    """Seconds that the start took, until an epoch has told them."""
+
+
 class TrainWorker:
     """Holds one trial's run and one network at most; a new trial replaces the run, another network the network."""
 
     def __init__(self) -> None:
         """Hold no run."""
-        self._run: TrialRun | None = None
-        self._starting = 0.0
+        self._running: _Running | None = None
         self._network: tuple[object, Network] | None = None
 
-    def begin(self, order: WorkOrder, given: dict[str, Any]) -> None:
-        """Take up a trial.
+    def begin(self, order: WorkOrder, given: dict[str, Any]) -> dict[str, Any]:
+        """Take up a trial where its checkpoint stands, or anew where there is none that fits.
 
         Args:
             order: The same for all trials.
-            given: What the searcher handed out: the configuration, whether it is the control.
+            given: What the searcher handed out: the configuration, whether it is the control, and the first step
+                that is to be told (again).
+
+        Returns:
+            `step`, the epochs that are done over all folds, and `dropped`, why a checkpoint was not used, or empty.
         """
-        began = time.perf_counter()
-        self._run = None  # frees the last trial's tensors before the next is built
-        self._run = self._start(order, given)
-        self._starting = time.perf_counter() - began
+        began, dropped = time.perf_counter(), ""
+        self._running = None  # frees the last trial's tensors before the next is built
+        samples, _ = open_work(order)
+        keeper, run = Keeper(order, given, samples), self._start(order, given)
+        try:
+            records = keeper.resume(run)
+        except ValueError as error:
+            dropped, records = str(error), []
+            keeper.drop()
+            run = self._start(order, given)
+        told = sum(record.step < given["tell_from"] for record in records)
+        self._running = _Running(given["trial_id"], run, keeper, records, told, time.perf_counter() - began)
+        return {"step": records[-1].step if records else 0, "dropped": dropped}
 
     def next_epoch(self, order: WorkOrder, given: dict[str, Any]) -> dict[str, Any]:
-        """Train one epoch of the trial that was begun and, after the last, write its OOF logits."""
-        if self._run is None:
+        """Train one epoch of the trial that was begun and, after the last, write its OOF logits.
+
+        An epoch that the checkpoint holds and the search does not know of is told instead, without training.
+        """
+        running = self._running
+        if running is None or running.trial_id != given["trial_id"]:
             raise RuntimeError(f"{given['trial_id']} was never begun here")
-        record = self._run.next_epoch()
-        record = replace(record, seconds=record.seconds + self._starting)
-        self._starting, is_last = 0.0, self._run.is_done
+        is_known = running.told < len(running.records)
+        if not is_known:
+            trained = running.run.next_epoch()
+            running.records.append(replace(trained, seconds=trained.seconds + running.starting))
+            running.starting = 0.0
+            running.keeper.keep(running.run, running.records)
+        record = running.records[running.told]
+        running.told += 1
+        is_over = running.run.is_done and running.told == len(running.records)
+        # A model that diverged in its last epoch has no OOF logits; the search ends such a trial with the reason.
+        is_last = is_over and (given["is_control"] or math.isfinite(record.log_loss))
         if is_last:
-            _finish(order, given, self._run)
-            self._run = None
-        return {**asdict(record), "is_last": is_last}
+            _finish(order, given, running)
+            self._running = None
+        return {**asdict(record), "is_last": is_last, "is_known": is_known}
 
     def refit(self, order: WorkOrder, config: TrialConfig) -> Refit:
         """Fit a configuration on all dev rows and keep its trained tensors in the study."""
@@ -78,19 +118,23 @@ class TrainWorker:
         for epoch in range(config.recipe.epochs):
             fit.train_epoch(epoch)
         frozen = order.frozen_hash(config.backbone)
-        write_refit(
-            StudyPaths(order.study),
-            config.trial_id,
-            trained_arrays(network.model),
-            frozen_hash=frozen,
-            data_version=samples.version,
-        )
+        depot = depot_of(order)
+        with depot.publishing(depot.paths.refit(config.trial_id)):
+            write_refit(
+                depot.paths,
+                config.trial_id,
+                trained_arrays(network.model),
+                frozen_hash=frozen,
+                data_version=samples.version,
+            )
         return Refit(config.trial_id, time.perf_counter() - began)
 
     def score(self, order: WorkOrder, config: TrialConfig, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return a refitted member's logits on some rows, (rows, classes)."""
         _, task = open_work(order)
-        arrays = read_refit(StudyPaths(order.study), config.trial_id)
+        depot = depot_of(order)
+        depot.fetch(depot.paths.refit(config.trial_id))
+        arrays = read_refit(depot.paths, config.trial_id)
         setup = setup_of(order, config.backbone)
         model, pictures = rebuild(config, task, setup, arrays)
         return logits_of(model, pictures, rows, setup)
@@ -136,10 +180,14 @@ class TrainWorker:
         return self._network[1]
 
 
-def _finish(order: WorkOrder, given: dict[str, Any], run: TrialRun) -> None:
+def _finish(order: WorkOrder, given: dict[str, Any], running: _Running) -> None:
+    """Write what a trial leaves; its checkpoint goes when its end is in the ledger, that of the control here."""
     samples, _ = open_work(order)
-    paths = StudyPaths(order.study)
+    depot, logits = depot_of(order), running.run.oof_logits()
     if given["is_control"]:
-        write_control(paths, samples, shuffled_labels(samples, order.seed), run.oof_logits())
-    else:
-        write_oof(paths, given["trial_id"], samples, run.oof_logits())
+        with depot.publishing(depot.paths.control):
+            write_control(depot.paths, samples, shuffled_labels(samples, order.seed), logits)
+        running.keeper.drop()
+        return
+    with depot.publishing(depot.paths.oof(given["trial_id"])):
+        write_oof(depot.paths, given["trial_id"], samples, logits)

@@ -1,0 +1,82 @@
+"""Keeps a running trial on disk, and finds it again: what is kept, how often, and whether it fits."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from spine_ray.core.trial import EpochRecord, TrialRun
+from spine_ray.data.samples import Samples
+from spine_ray.study.checkpoint import CONTROL, Checkpoint, read_checkpoint, write_checkpoint
+from spine_ray.tune.node import depot_of
+from spine_ray.tune.order import WorkOrder
+
+SHARE = 0.02
+"""Of a trial's time, what keeping it may take: where epochs are short, not every one is kept."""
+_FORMAT = "1"
+
+
+class Keeper:
+    """Keeps one trial's checkpoint.
+
+    Args:
+        order: The same for all trials.
+        given: What the searcher handed out.
+        samples: The study's rows.
+    """
+
+    def __init__(self, order: WorkOrder, given: dict[str, Any], samples: Samples) -> None:
+        """Note what a checkpoint must be of."""
+        self._depot = depot_of(order)
+        self._name = CONTROL if given["is_control"] else str(given["trial_id"])
+        backbone = given["trial"]["backbone"]
+        self._of: dict[str, Any] = {
+            "format": _FORMAT,
+            "configuration": given["trial"],
+            "seed": order.seed,
+            "data version": samples.version,
+            "shuffled labels": given["is_control"],
+            "frozen part": order.frozen_hash(backbone),
+            "arithmetic": str(order.arithmetic_of(backbone)),
+        }
+        self._next = 0.0
+
+    def resume(self, run: TrialRun) -> list[EpochRecord]:
+        """Bring a new run to where its checkpoint stood and return the epochs so far; none without a checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint is damaged or of something else; the run is then of no use any more.
+        """
+        self._depot.fetch(self._depot.paths.checkpoint(self._name))
+        found = read_checkpoint(self._depot.paths, self._name)
+        if found is None:
+            return []
+        about = dict(found.about)
+        told = about.pop("records", None)
+        odd = [name for name in self._of if about.get(name) != self._of[name]]
+        if odd or not isinstance(told, list):
+            raise ValueError(f"it is of another {', '.join(odd) or 'format'}")
+        try:
+            records = [EpochRecord(**record) for record in told]
+        except TypeError as error:
+            raise ValueError(f"its epochs cannot be read: {error}") from error
+        run.resume(len(records), dict(found.arrays))
+        return records
+
+    def keep(self, run: TrialRun, records: Sequence[EpochRecord]) -> None:
+        """Keep a run after an epoch; always after the last one, before that no more often than its share allows.
+
+        Raises:
+            LostHoldError: If another search holds the study by now.
+        """
+        began = time.perf_counter()
+        if began < self._next and not run.is_done:
+            return
+        about = {**self._of, "records": [asdict(record) for record in records]}
+        write_checkpoint(self._depot, self._name, Checkpoint(about, run.state()))
+        now = time.perf_counter()
+        self._next = now + (now - began) / SHARE
+
+    def drop(self) -> None:
+        """Remove the checkpoint."""
+        self._depot.remove(self._depot.paths.checkpoint(self._name))

@@ -1,0 +1,114 @@
+"""What a node of a cluster lacks it gets, once: real nodes on this machine, each with a cache of its own."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from spine_ray.data.digits import digits_source
+from spine_ray.tune import node
+from spine_ray.tune.node import Pictures, base_here, depot_of, pixels_on_this_node, weights_on_this_node
+from spine_ray.tune.order import Base, WorkOrder
+
+pytestmark = pytest.mark.timeout(240)
+ROWS = 5
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The id and the cache of a second node; the driver is on the first."""
+    cache = tmp_path_factory.mktemp("node")
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    there = cluster.add_node(num_cpus=1, env_vars={"SPINE_RAY_CACHE": str(cache)})
+    cluster.wait_for_nodes()
+    code = str(Path(node.__file__).parents[2])
+    ray.init(address=cluster.address, runtime_env={"env_vars": {"PYTHONPATH": code}}, log_to_driver=False)
+    yield there.node_id, cache
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def base(nodes: tuple[str, Path]) -> Base:
+    source = digits_source()
+    names = tuple(source.rows[row].path for row in range(ROWS))
+    return base_here(Pictures(source=source, places=np.arange(ROWS), content=names, side=12))
+
+
+def on(nodes: tuple[str, Path], work: Any, *given: Any) -> Any:
+    there = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+    return ray.get(ray.remote(work).options(num_cpus=1, scheduling_strategy=there).remote(*given))
+
+
+def test_pictures_are_decoded_on_the_node_once_and_are_those_of_the_driver(
+    nodes: tuple[str, Path], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
+    here = ray.get(base.pictures).decode()
+
+    def look(pixels: Path, base: Base) -> tuple[Path, list[bytes]]:
+        found = pixels_on_this_node(pixels, base)
+        return found.folder, [found.picture(row).tobytes() for row in range(ROWS)]
+
+    folder, pictures = on(nodes, look, here.folder, base)
+    assert folder.parent == nodes[1] / "pixels"
+    assert folder.name == here.folder.name
+    assert pictures == [here.picture(row).tobytes() for row in range(ROWS)]
+    index = folder / "index.npz"
+    before = index.stat().st_mtime_ns
+    on(nodes, look, here.folder, base)
+    assert index.stat().st_mtime_ns == before, "not decoded again"
+
+
+def test_weights_travel_from_the_driver_piece_by_piece(
+    nodes: tuple[str, Path], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, content = tmp_path / "a.safetensors", np.random.default_rng(0).bytes(1000)
+    file.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+
+    def fetch(file: Path, digest: str, base: Base) -> tuple[Path, bytes]:
+        node._PIECE = 300
+        found = weights_on_this_node(file, digest, base)
+        return found, found.read_bytes()
+
+    path, arrived = on(nodes, fetch, file, digest, base)
+    assert path.is_relative_to(nodes[1] / "weights")
+    assert arrived == content
+    file.unlink()
+    assert on(nodes, fetch, file, digest, base) == (path, content), "it is there by now"
+
+
+def test_weights_that_do_not_arrive_whole_are_refused(nodes: tuple[str, Path], base: Base, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"other")
+
+    def fetch(file: Path, base: Base) -> None:
+        weights_on_this_node(file, "0" * 64, base)
+
+    with pytest.raises(ValueError, match="did not arrive whole"):
+        on(nodes, fetch, file, base)
+    assert not list((nodes[1] / "weights").glob("0*/*"))
+
+
+def test_the_drivers_node_uses_its_own_files(nodes: tuple[str, Path], base: Base, tmp_path: Path) -> None:
+    assert weights_on_this_node(tmp_path / "a", "0" * 64, base) == tmp_path / "a"
+    assert weights_on_this_node(tmp_path / "a", "0" * 64, None) == tmp_path / "a"
+
+
+def test_a_study_at_a_uri_has_a_folder_on_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
+    order = WorkOrder(
+        study=Path("study"), holder="", pixels=Path("pixels"), seed=0, weights=(), device="cpu", threads=1
+    )
+    assert depot_of(order).paths.root == Path("study")
+    far = depot_of(replace(order, uri="s3://bucket/study"))
+    assert far.paths.root.is_relative_to(tmp_path)
+    assert far.paths.root != depot_of(replace(order, uri="s3://bucket/other")).paths.root

@@ -1,0 +1,194 @@
+"""Three nodes of a real cluster on this machine: what is told of them before anything trains."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from spine_ray.tune import node_check
+from spine_ray.tune.node_check import (
+    Findings,
+    NodeNeeds,
+    NodeProbe,
+    NodeReport,
+    _compare_clock,
+    _see_what_it_wrote,
+    check_nodes,
+    versions,
+)
+from spine_ray.tune.order import WorkOrder
+
+pytestmark = pytest.mark.timeout(240)
+CPUS = len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head that runs no trials, a worker that claims a GPU, and one that was started with a single thread."""
+    cluster = Cluster(
+        initialize_head=True,
+        connect=False,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "labels": {"tier": "head"}},
+    )
+    for tier, gpus, threads in (("heavy", 1, CPUS), ("light", 0, 1)):
+        limit = {"OMP_NUM_THREADS": str(threads)}
+        cluster.add_node(num_cpus=CPUS, num_gpus=gpus, labels={"tier": tier}, env_vars=limit)
+    cluster.wait_for_nodes()
+    code = str(Path(node_check.__file__).parents[2])
+    ray.init(address=cluster.address, runtime_env={"env_vars": {"PYTHONPATH": code}}, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def order(tmp_path_factory: pytest.TempPathFactory) -> WorkOrder:
+    folder = tmp_path_factory.mktemp("nodes")
+    file = folder / "test_vit.safetensors"
+    file.write_bytes(b"weights")
+    return WorkOrder(
+        study=folder / "study",
+        holder="",
+        pixels=folder,
+        seed=0,
+        weights=(("test_vit", file, "0" * 64),),
+        device="cpu",
+        threads=CPUS,
+    )
+
+
+@pytest.fixture(scope="module")
+def reports(cluster: Cluster, order: WorkOrder, tmp_path_factory: pytest.TempPathFactory) -> tuple[NodeReport, ...]:
+    data = tmp_path_factory.mktemp("data")
+    (data / "cat").mkdir()
+    return check_nodes(order, str(data))
+
+
+def of_tier(reports: tuple[NodeReport, ...], tier: str) -> NodeReport:
+    (found,) = [report for report in reports if f"({tier})" in report.name]
+    return found
+
+
+def test_there_is_one_line_for_each_node(reports: tuple[NodeReport, ...]) -> None:
+    assert len(reports) == 3
+    assert all("\n" not in report.line for report in reports)
+
+
+def test_a_head_without_cpus_needs_no_weights_and_no_threads(reports: tuple[NodeReport, ...]) -> None:
+    head = of_tier(reports, "head")
+    assert head.problems == ()
+    assert head.line.startswith("node ")
+    assert {"no trials", "data read", "study shared"} <= set(head.seen)
+    assert not any("CPUs" in seen or "weights" in seen for seen in head.seen)
+
+
+def test_a_gpu_that_is_offered_and_not_there_is_the_one_problem_of_its_node(reports: tuple[NodeReport, ...]) -> None:
+    heavy = of_tier(reports, "heavy")
+    assert heavy.problems == ("offers 1 GPUs, and torch sees 0",)
+    assert heavy.line.endswith("NOT ready: offers 1 GPUs, and torch sees 0")
+    assert {f"{len(versions())} versions as here", "1 files of weights within reach", f"{CPUS} CPUs"} <= set(heavy.seen)
+
+
+@pytest.mark.skipif(CPUS < 2, reason="one thread is all there is")
+def test_a_node_that_was_started_with_one_thread_is_told(reports: tuple[NodeReport, ...]) -> None:
+    light = of_tier(reports, "light")
+    assert light.problems == (f"was started with OMP_NUM_THREADS=1, and a worker has {CPUS} threads",)
+
+
+def test_a_study_at_a_uri_takes_what_every_node_writes(cluster: Cluster, order: WorkOrder, tmp_path: Path) -> None:
+    told = of_tier(check_nodes(replace(order, uri=(tmp_path / "far").as_uri()), None), "head")
+    assert "study shared" in told.seen
+    assert list((tmp_path / "far").iterdir()) == []
+
+
+def test_a_study_that_a_node_keeps_for_itself_is_told(tmp_path: Path) -> None:
+    found = Findings(has_written=True)  # into a folder of the same name, on its own machine
+    _see_what_it_wrote(NODE, needs(tmp_path), found)
+    assert found.problems == [
+        f"what it writes to the study does not arrive here: {tmp_path} is a folder of this machine alone; name s3://, "
+        "gs:// or a folder that all machines mount"
+    ]
+
+
+def test_a_clock_that_is_far_off_is_told(cluster: Cluster) -> None:
+    class Clock:  # here, so that it travels by value: a node cannot import the tests
+        def __init__(self, late: float) -> None:
+            self._late = late
+
+        def time(self) -> float:
+            return time.time() + self._late
+
+    for late, expected in ((0.0, []), (-100.0, ["its clock is -100 s off"])):
+        found = Findings()
+        probe = ray.remote(Clock).options(num_cpus=0).remote(late)
+        ray.get(probe.time.remote())  # the first call waits for the process
+        _compare_clock(probe, found)
+        assert found.problems == expected
+
+
+def test_the_study_is_left_as_it_was(reports: tuple[NodeReport, ...], order: WorkOrder) -> None:
+    assert list(order.study.iterdir()) == []
+
+
+NODE = "a" * 56
+
+
+def needs(folder: Path, **changes: object) -> NodeNeeds:
+    plain = NodeNeeds(
+        token=b"token", study=str(folder), data=None, driver="", weights=(), versions=versions(), threads=1
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def problems(given: NodeNeeds, **resources: float) -> list[str]:
+    return NodeProbe().look(given, NODE, {"CPU": 1.0, **resources}).problems
+
+
+def test_a_node_that_has_everything_has_no_problem(tmp_path: Path) -> None:
+    assert problems(needs(tmp_path)) == []
+    assert (tmp_path / f".{NODE}.token").read_bytes() == b"token"
+
+
+def test_other_versions_are_told_with_the_drivers(tmp_path: Path) -> None:
+    given = needs(tmp_path, versions={**versions(), "timm": "0.1", "spine_ray": "ffffffff"})
+    assert problems(given) == [
+        f"timm {versions()['timm']} where the driver has 0.1",
+        f"spine_ray {versions()['spine_ray']} where the driver has ffffffff",
+    ]
+
+
+def test_a_study_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (told,) = problems(needs(tmp_path / "file"))
+    assert told.startswith("write token: ")
+    assert str(tmp_path / "file") in told
+
+
+def test_data_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert problems(needs(tmp_path, data=str(tmp_path / "empty"))) == [f"there is nothing at {tmp_path / 'empty'}"]
+    (told,) = problems(needs(tmp_path, data=str(tmp_path / "nowhere.csv")))
+    assert told.startswith("read data: FileNotFoundError")
+    (told,) = problems(needs(tmp_path, data="nosuch://bucket/images"))
+    assert "nosuch" in told
+
+
+def test_weights_that_do_not_arrive_from_the_driver_are_told(cluster: Cluster, tmp_path: Path) -> None:
+    driver, file = ray.get_runtime_context().get_node_id(), tmp_path / "there.safetensors"
+    file.write_bytes(b"1234")
+    given = needs(tmp_path, driver=driver, weights=(("test_vit", file, 5),))
+    assert problems(given) == ["the weights of test_vit are not the driver's: 4 bytes arrive, not 5"]
+    file.unlink()
+    (told,) = problems(given)
+    assert told.startswith("find weights: ")
+    assert str(file) in told
+
+
+def test_more_processors_than_there_are_and_too_few_for_a_worker_are_told(tmp_path: Path) -> None:
+    assert problems(needs(tmp_path), CPU=CPUS + 1) == [f"offers {CPUS + 1} CPUs, but its processes may use {CPUS}"]
+    assert "offers 1 CPUs, and a worker needs 2" in problems(needs(tmp_path, threads=2))
