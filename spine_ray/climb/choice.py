@@ -252,6 +252,14 @@ def read_choice(paths: StudyPaths, trials: Mapping[str, Trial]) -> Choice:
     return Choice(trials=candidates, ensemble=ensemble, wishes=stored_wishes(paths), judge=_judge(stored))
 
 
+def present_choice(paths: StudyPaths, present: Mapping[str, Trial]) -> Choice | None:
+    """Return the choice that the study keeps; None where there is none, or it is of rows as they were."""
+    stored = stored_choice(paths)
+    if not stored or any(name not in present for name in stored["candidates"]):
+        return None
+    return read_choice(paths, present)
+
+
 def kept_test(paths: StudyPaths, choice: Choice) -> tuple[dict[str, Any], ...]:
     """Return the test results that the study keeps of this very ensemble."""
     before = stored_choice(paths)
