@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spine_ray.show.arguments import Parser
+from spine_ray.show.arguments import Parser, print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,19 +17,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from spine_ray.climb.files import read_files
     from spine_ray.climb.story import page_of
     from spine_ray.show.figures import draw_figures, save_figures
-    from spine_ray.show.live import make_console
+    from spine_ray.show.live import make_console, tell
     from spine_ray.show.page import write_report
+    from spine_ray.study.survey import survey
 
+    aside = Console(stderr=True, soft_wrap=True)
     try:
         study = read_files(given.study)
         page = page_of(study)
+        tell(aside, survey(study.paths).lines)
         drawings = draw_figures(page)
         files = [given.out or study.paths.report]
         write_report(files[0], page, drawings)
         if given.figures is not None:
             files += save_figures(given.figures, drawings)
     except (ValueError, OSError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        print_error(error)
         return 2
     console = make_console()
     for file in files:

@@ -99,7 +99,7 @@ def choose(paths: StudyPaths) -> None:
     evidence = gather(paths, study.samples, study.present)
     if evidence.trials:
         choice = make_choice(evidence, study.costs, Wishes(), Limits(), Judge(), 0)
-        write_choice(paths, choice, (), 0)
+        write_choice(paths, choice, (), 0, None)
         write_comparison(read_files(paths.root), evidence)
 
 

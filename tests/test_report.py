@@ -195,8 +195,8 @@ def test_failures_alone_are_a_report_too(tmp_path: Path) -> None:
     ]
     paths = write_study(tmp_path, told)
     text = report(paths)
-    assert "of 4 trials 0 completed, 1 stopped early, 2 failed and 1 without an end" in text
-    assert [row[2] for row in tables(text)["failures"]] == ["<b>NaN</b>\u21b5at epoch 2", "out of memory"]
+    assert "of 4 trials 0 completed, 1 were stopped early, 2 failed and 1 without an end" in text
+    assert [row[2] for row in tables(text)["failures"]] == ["<b>NaN</b>\\nat epoch 2", "out of memory"]
     assert "<h2>Learning curves</h2>" in text
     assert "<h2>Quality against cost</h2>" not in text
     paths.ledger.unlink()
@@ -279,6 +279,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     copy = tmp_path / "study"
     shutil.copytree(study.root, copy)
+    shutil.rmtree(copy / "copies", ignore_errors=True)
     if damage is None:
         (copy / file).unlink()
     else:

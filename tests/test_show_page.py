@@ -263,7 +263,7 @@ def test_the_page_asks_nothing_of_the_network(page, drawn):
 def test_what_others_named_cannot_turn_or_break_lines(page, drawn):
     text = drawn(page)
     assert "\u202e" not in text
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;\u21b5\ufffd" in text
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;\\n\\u202e" in text
 
 
 def test_every_part_of_the_study_is_on_the_page_and_linked(page, drawn):
@@ -323,7 +323,7 @@ def test_a_report_is_replaced_whole_and_leaves_nothing_else(page, figures, tmp_p
 
 def test_half_a_character_in_a_name_does_not_stop_the_page(page, figures, tmp_path):
     write_report(tmp_path / "report.html", replace(page, study="caf\udce9"), figures)
-    assert "caf\ufffd" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "caf\\udce9" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_all_figures_are_saved_by_name(figures, tmp_path):
