@@ -21,7 +21,9 @@ from benchmarks.curves import read_curves
 from benchmarks.scale_driver import Load, Meter, Simulation, simulate
 from spine_ray.space.load import load_space
 from spine_ray.study.ledger import read_ledger
+from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_trials
+from spine_ray.study.tracking import keep_tracking
 from spine_ray.study.trials import trials_from_events
 from spine_ray.track.mlflow_log import Tracker, sqlite_uri
 
@@ -64,7 +66,8 @@ def main() -> None:
 
 
 def _simulated(load: Load, folder: Path) -> None:
-    tracker = Tracker(sqlite_uri(folder / "mlflow.db"), "scale", folder / "spool.jsonl")
+    paths = StudyPaths(folder)
+    tracker = Tracker(sqlite_uri(paths.tracking), keep_tracking(paths, None), paths, [])
     began, used = time.perf_counter(), time.process_time()
     played = simulate(load, load_space(str(SPACE)), read_curves(), folder, tracker)
     took, used = time.perf_counter() - began, time.process_time() - used

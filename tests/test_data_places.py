@@ -109,3 +109,27 @@ def test_no_more_is_read_than_a_picture_may_have(tmp_path, monkeypatch, kind):
 def test_unknown_protocol_is_refused():
     with pytest.raises(ValueError, match="cannot open nowhere://x"):
         Place.of("nowhere://x").open()
+
+
+def test_an_object_store_needs_no_package_of_its_own(object_store, tmp_path):
+    place = Place(uri=f"s3://{object_store.make_bucket()}/pictures")
+    fs, root = place.open()
+    fs.pipe_file(f"{root}/cat/1.png", b"one")
+    fs.pipe_file(f"{root}/dog/2.png", b"two")
+    assert sorted(path[len(root) :] for path in fs.find(root)) == ["/cat/1.png", "/dog/2.png"]
+    assert place.read("cat/1.png") == b"one"
+    assert place.first_missing(["cat/1.png", "dog/3.png"]) == "dog/3.png"
+
+
+def test_a_file_in_an_object_store_is_read_no_further_than_a_picture_goes(object_store, monkeypatch):
+    place = Place(uri=f"s3://{object_store.make_bucket()}/pictures")
+    fs, root = place.open()
+    fs.pipe_file(f"{root}/1.png", bytes(20))
+    monkeypatch.setattr("spine_ray.data.places.MAX_BYTES", 10)
+    with pytest.raises(FileTooLargeError, match="more than 10 bytes"):
+        place.read("1.png")
+
+
+def test_a_store_that_nothing_opens_is_named():
+    with pytest.raises(ValueError, match="cannot open nosuch://bucket"):
+        Place(uri="nosuch://bucket/pictures").open()

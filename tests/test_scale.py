@@ -10,6 +10,8 @@ from benchmarks.scale import SPACE
 from benchmarks.scale_driver import Load, Simulation, simulate
 from spine_ray.space.load import load_space
 from spine_ray.study.ledger import read_ledger
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.tracking import keep_tracking
 from spine_ray.study.trials import trials_from_events
 from spine_ray.track.mlflow_log import Tracker, sqlite_uri
 
@@ -25,7 +27,8 @@ def curves() -> Curves:
 
 
 def run(folder: Path, curves: Curves, load: Load = LOAD) -> Simulation:
-    tracker = Tracker(sqlite_uri(folder / "mlflow.db"), "scale", folder / "spool.jsonl")
+    paths = StudyPaths(folder)
+    tracker = Tracker(sqlite_uri(paths.tracking), keep_tracking(paths, None), paths, [])
     try:
         return simulate(load, load_space(str(SPACE)), curves, folder, tracker)
     finally:

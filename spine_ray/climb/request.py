@@ -16,7 +16,7 @@ class SearchRequest:
     data: str | None
     study: Path
     """Its folder on this machine."""
-    uri: str | None
+    uri: str | None = None
     """Where it lies, if not in that folder."""
     budget_s: float | None
     weights: str

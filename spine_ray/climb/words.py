@@ -78,7 +78,6 @@ def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:
         sets=tuple(given.set),
         data=given.data,
         study=given.out or Path("checks") / data,
-        uri=None,
         budget_s=None,
         weights=given.weights or space.weights or "auto",
         seed=given.seed,
