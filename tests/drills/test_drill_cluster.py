@@ -30,8 +30,8 @@ weights: random
 trials: {trials}
 recipe: {{epochs: {epochs}, batch_size: 16, lr: {{around_start: 3}}}}
 tiers:
-  light: {{question: Light first, backbone: [test_efficientnet, test_byobnet]}}
-  mid: {{question: Then more, backbone: [test_resnet], gate: always}}
+  light: {{question: Light first, backbone: [test_efficientnet, test_byobnet, test_resnet]}}
+  mid: {{question: Then more, backbone: [test_vit], gate: always}}
 """
 MANY = """
 folds: 2
@@ -47,9 +47,9 @@ REQUESTS_A_TRIAL = 60
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "long.yaml").write_text(SPACE.format(trials=4, epochs=8))
+    (tmp_path / "long.yaml").write_text(SPACE.format(trials=5, epochs=16))
     (tmp_path / "many.yaml").write_text(MANY)
-    write_pictures(tmp_path / "pictures")
+    write_pictures(tmp_path / "pictures", per_class=150)
     monkeypatch.setenv("PYTHONPATH", str(CODE))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path / "driver"))
@@ -119,7 +119,7 @@ def test_a_node_dies_another_comes_and_the_logits_are_those_of_one_machine(
     uri = f"s3://{object_store.make_bucket()}/studies/long"
     process = search(folder, "--space", "long.yaml", "--study", uri, "--address", nodes.cluster.address)
     mirror = folder_for(uri)
-    wait_until(lambda: any(isinstance(each, EpochDone) for each in events_of(mirror)), process)
+    wait_until(lambda: running(mirror) == 3, process)
     nodes.cluster.remove_node(nodes.workers[0], allow_graceful=False)
     time.sleep(5)
     nodes.add()
@@ -135,6 +135,12 @@ def test_a_node_dies_another_comes_and_the_logits_are_those_of_one_machine(
         np.testing.assert_allclose(oof_of(far, name), oof_of(folder / "near", name), atol=1e-4)
     caches = [each for each in folder.glob("node*") if (each / "pixels").exists()]
     assert len(caches) >= 3, "every node decodes for itself"
+
+
+def running(study: Path) -> int:
+    """Count the trials that have trained and not ended."""
+    trials = trials_from_events(read_ledger(StudyPaths(study).ledger)).values()
+    return sum(bool(trial.epochs) and trial.ended is None for trial in trials)
 
 
 def completed(study: Path) -> list[str]:
