@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from spine_ray.study.events import EpochDone, TrialEnded, TrialResumed
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
+from spine_ray.study.remote import Mirror, Remote
 from spine_ray.study.tables import read_samples
 from spine_ray.study.trials import trials_from_events
 from tests.object_store import ObjectStore
@@ -114,9 +116,13 @@ def check_that_nothing_finished_was_touched(study: Path) -> None:
 def test_a_node_dies_another_comes_and_the_logits_are_those_of_one_machine(
     folder: Path, nodes: Nodes, object_store: ObjectStore
 ) -> None:
-    near = run(folder, "--space", "long.yaml", "--data", "pictures", "--study", "near", "--workers", "2")
-    assert near.returncode == 0, near.stdout + near.stderr
     uri = f"s3://{object_store.make_bucket()}/studies/long"
+    words = ("--space", "long.yaml", "--data", "pictures", "--study", "near", "--workers", "2")
+    planned = run(folder, *words, "--plan")  # what is measured then holds for both
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    Mirror(Remote.at(uri), folder / "near").send()
+    near = run(folder, *words)
+    assert near.returncode == 0, near.stdout + near.stderr
     process = search(folder, "--space", "long.yaml", "--study", uri, "--address", nodes.cluster.address)
     mirror = folder_for(uri)
     wait_until(lambda: running(mirror) == 3, process)
@@ -153,8 +159,12 @@ def oof_of(study: Path, name: str) -> np.ndarray:
 
 
 @pytest.mark.timeout(900)
-def test_a_job_that_is_stopped_and_submitted_again_goes_on_by_itself(folder: Path, object_store: ObjectStore) -> None:
+def test_a_job_that_is_stopped_and_submitted_again_goes_on_by_itself(
+    folder: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri = f"s3://{object_store.make_bucket()}/studies/job"
+    install_job_server(folder / "job_server")
+    monkeypatch.setenv("PYTHONPATH", f"{CODE}:{folder / 'job_server'}")
     with Head(folder) as head:
         words = ["--space", str(folder / "long.yaml"), "--data", str(folder / "pictures"), "--study", uri]
         head.submit("first", *words)
@@ -171,6 +181,14 @@ def test_a_job_that_is_stopped_and_submitted_again_goes_on_by_itself(folder: Pat
     far = bring_home(uri, folder / "far")
     check_that_nothing_finished_was_touched(far)
     assert StudyPaths(far).ensemble.exists()
+
+
+def install_job_server(folder: Path) -> None:
+    """Install what `ray[default]` has beyond what a search needs, beside the environment: it slows every start."""
+    wanted = [each.partition(";")[0] for each in requires("ray") or () if 'extra == "default"' in each]
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
+    known = ["--constraint", str(CODE / "requirements.lock")]
+    subprocess.run([*command, "--target", str(folder), *known, *wanted], check=True, timeout=300)
 
 
 class Head:
