@@ -165,6 +165,8 @@ def test_a_job_that_is_stopped_and_submitted_again_goes_on_by_itself(
     uri = f"s3://{object_store.make_bucket()}/studies/job"
     install_job_server(folder / "job_server")
     monkeypatch.setenv("PYTHONPATH", f"{CODE}:{folder / 'job_server'}")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "7" * 64)
     with Head(folder) as head:
         words = ["--space", str(folder / "long.yaml"), "--data", str(folder / "pictures"), "--study", uri]
         head.submit("first", *words)
@@ -206,7 +208,11 @@ class Head:
             )  # fmt: skip
 
     def __enter__(self) -> "Head":
-        wait_until(lambda: self._try("job", "list").returncode == 0, self._process)
+        try:
+            wait_until(lambda: self._try("job", "list").returncode == 0, self._process, 60)
+        except AssertionError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
