@@ -173,13 +173,13 @@ def test_a_job_that_is_stopped_and_submitted_again_goes_on_by_itself(
         mirror = folder_for(uri)
         wait_until(lambda: any(isinstance(each, EpochDone) for each in events_of(mirror)))
         head.ray("job", "stop", "first")
-        wait_until(lambda: head.status("first") == "STOPPED")
+        wait_until(lambda: head.status("first") == "stopped")
         assert "interrupted; the same command again goes on from here" in head.ray("job", "logs", "first")
         before = len(events_of(bring_home(uri, folder / "between")))
         assert before > 0
         head.submit("again", *words)
-        wait_until(lambda: head.status("again") in ("SUCCEEDED", "FAILED"), seconds=500)
-        assert head.status("again") == "SUCCEEDED", head.ray("job", "logs", "again")
+        wait_until(lambda: head.status("again") in ("succeeded", "failed"), seconds=500)
+        assert head.status("again") == "succeeded", head.ray("job", "logs", "again")
     far = bring_home(uri, folder / "far")
     check_that_nothing_finished_was_touched(far)
     assert StudyPaths(far).ensemble.exists()
@@ -225,7 +225,7 @@ class Head:
 
     def status(self, name: str) -> str:
         told = self.ray("job", "status", name)
-        return next((each for each in ("STOPPED", "SUCCEEDED", "FAILED") if each in told), "RUNNING")
+        return next((each for each in ("stopped", "succeeded", "failed") if each in told), "running")
 
     def ray(self, *words: str) -> str:
         done = self._try(*words)
