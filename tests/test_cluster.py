@@ -146,12 +146,6 @@ def test_setup_installs_what_is_locked(name: str) -> None:
     assert any(f"-r {mounted[0]}" in command for command in cluster["setup_commands"])
 
 
-def test_the_opener_of_uris_goes_with_the_locked_fsspec() -> None:
-    locked = re.search(r"^fsspec==(.+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    assert locked is not None
-    assert any(f"s3fs=={locked[1]}" in command for command in read(AWS)["setup_commands"])
-
-
 @pytest.mark.parametrize("name", UP)
 def test_the_images_hold_the_locked_ray_and_enough_shared_memory(name: str) -> None:
     docker = read(name)["docker"]

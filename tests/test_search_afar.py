@@ -74,7 +74,7 @@ def test_the_whole_study_lies_at_the_uri(
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"the study lies at {uri}" in done.stdout
     paths = StudyPaths(home)
-    for path in (paths.record, paths.samples, paths.ledger, paths.costs, paths.gates, paths.ensemble, paths.report):
+    for path in (paths.record, paths.samples, paths.ledger, paths.costs, paths.ensemble, paths.report):
         assert path.exists(), path
     completed = {name for name, trial in trials_of(home).items() if trial.is_completed}
     assert completed == set(oof_bytes(home))

@@ -106,3 +106,9 @@ def test_a_search_whose_study_was_taken_over_is_interrupted(remote: Remote) -> N
     now = lease_of(remote)
     assert now is not None
     assert now.pid == 41, "the other's hold stays"
+
+
+def test_an_error_lets_go_too(remote: Remote) -> None:
+    with pytest.raises(ValueError, match="no study"), leased(remote, SAID.append):
+        raise ValueError("no study")
+    assert lease_of(remote) is None

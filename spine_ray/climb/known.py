@@ -134,8 +134,8 @@ class Known:
 
     def seconds_left(self, config: TrialConfig) -> float | None:
         """Return the predicted seconds of what a trial has still to train; None where nothing was measured."""
-        predicted, trial = self.forecast().seconds(config), self.present.get(config.trial_id)
-        if predicted is None or trial is None or not trial.epochs:
+        predicted, trial = self.forecast().seconds(config), self.trials.get(config.trial_id)
+        if predicted is None or trial is None or not trial.epochs or not trial.is_of(self.samples.version):
             return predicted
         return predicted * (1.0 - trial.epochs[-1].step / trial.started.total_steps)
 

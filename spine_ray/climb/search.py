@@ -25,6 +25,7 @@ from spine_ray.climb.story import page_of
 from spine_ray.climb.tiers import Climb
 from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
+from spine_ray.data.places import Place
 from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.prediction import Prediction
@@ -153,19 +154,19 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
                 base=None if request.address is None else base_here(pictures),
             )
             if request.address is not None:
-                _check_cluster(order, request, progress)
+                _check_cluster(order, None if source.is_sample else request.data, progress)
             desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
             desk.afar = afar
             yield desk, budget
 
 
-def _check_cluster(order: WorkOrder, request: SearchRequest, progress: Progress) -> None:
+def _check_cluster(order: WorkOrder, data: str | None, progress: Progress) -> None:
     """Look at every node before anything trains, a line each.
 
     Raises:
         ValueError: If one is not ready.
     """
-    reports = check_nodes(order, request.data)
+    reports = check_nodes(order, None if data is None else Place.of(data).uri)
     for report in reports:
         progress.say(report.line)
     broken = [report for report in reports if report.problems]

@@ -1,5 +1,6 @@
 """The table that every trial shares: which pictures, which labels, which folds. Knows no bytes and no pixels."""
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 from spine_ray.data.rows import Split
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """Readable pictures with their labels and folds, sorted by (class name, sample id).
 
@@ -67,7 +68,7 @@ class Samples:
         """SHA-256 of ids, splits and folds: equal exactly when OOF logits may be compared row by row."""
         return _digest([self.sample_ids, self.splits, self.folds.tolist()])
 
-    @property
+    @functools.cached_property
     def version(self) -> str:
         """A short name for these rows with these labels and folds: trials of one version can be compared."""
         return _digest([self.data_fingerprint, self.fold_fingerprint])[:16]

@@ -46,10 +46,13 @@ def leased(remote: Remote, say: Callable[[str], None]) -> Iterator[str]:
     _sign(remote, mine)
     time.sleep(SETTLE_S)
     check_lease(remote, mine.token)
-    with _signed(remote, mine):
-        yield mine.token
-    if (now := lease_of(remote)) is not None and now.token == mine.token:
-        remote.delete(LEASE)
+    try:
+        with _signed(remote, mine):
+            yield mine.token
+    finally:
+        with contextlib.suppress(OSError):  # where the URI is away, the lease falls silent by itself
+            if (now := lease_of(remote)) is not None and now.token == mine.token:
+                remote.delete(LEASE)
 
 
 def check_lease(remote: Remote, token: str) -> None:

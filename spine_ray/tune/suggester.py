@@ -28,8 +28,8 @@ from spine_ray.space.schema import TierSpace
 
 _CONTROL_PLACE = 2
 """How many trials are handed out before the control, where there are as many."""
-_ASKS = 10
-"""Suggestions asked of the sampler; it may insist on what was tried, or what is not admitted."""
+_ASKS, _ASKS_LATER = 10, 4
+"""Suggestions asked of the sampler, which may insist on what was tried; fewer where hundreds of trials are known."""
 _DRAWS = 100
 """Suggestions then drawn at random before giving up on one that is new and admitted."""
 _LED = 5
@@ -44,7 +44,6 @@ _STATES = {
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-"""Optuna's word for what became of a trial."""
 _NO_TIME = datetime(1970, 1, 1)
 _ROUNDING = 0.01
 """Relative distance beyond a bound that rounding to three digits can explain."""
@@ -104,7 +103,6 @@ class Suggester:
     effort: Callable[[TrialConfig], float]
     """Returns a configuration's training arithmetic, above 0; only ratios count."""
     ask: Ask
-    """Returns suggestions; some may have been tried, some may not be admitted."""
     refused: dict[str, tuple[TrialConfig, str]] = field(default_factory=dict)
 
     def next_config(self) -> TrialConfig | None:
@@ -127,12 +125,13 @@ class Suggester:
     def _candidates(self, number: int) -> list[TrialConfig]:
         """Return new suggestions that are admitted: what the sampler says when asked again and again, else a draw."""
         found: dict[str, TrialConfig] = {}
+        asks = _asks(len(self.outcomes))
         asked = self.ask(self.domain, tuple(self.outcomes.values()), number)
-        for attempt, config in enumerate(itertools.islice(asked, _ASKS + _DRAWS), 1):
+        for attempt, config in enumerate(itertools.islice(asked, asks + _DRAWS), 1):
             trial_id = config.trial_id
             if trial_id not in found and trial_id not in self.outcomes and self._is_admitted(config):
                 found[trial_id] = config
-            if found and attempt >= _ASKS:
+            if found and attempt >= asks:
                 break
         return list(found.values())
 
@@ -190,16 +189,16 @@ class Handed:
 
 
 def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> Iterator[TrialConfig]:
-    """Ask a sampler that is built from the outcomes alone; from the eleventh suggestion on, draw at random."""
+    """Ask a sampler that is built from the outcomes alone; after the first suggestions draw at random."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize")
     told = (_record(domain, outcome) for outcome in (*_taught(domain, outcomes), *_remembered(domain, outcomes)))
     study.add_trials([record for record in told if record is not None])
-    names, kept = _backbones(domain), dict[Any, Any]()
+    names, kept, asks = _backbones(domain), dict[Any, Any](), _asks(len(outcomes))
     for attempt in itertools.count():
         seed = derive_seed(domain.seed, "suggest", domain.tier.name, number, attempt) % 2**32
-        study.sampler = RandomSampler(seed=seed) if attempt >= _ASKS else _Sampler(seed, kept)
-        if attempt < _ASKS and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
+        study.sampler = RandomSampler(seed=seed) if attempt >= asks else _Sampler(seed, kept)
+        if attempt < asks and number < len(names) + _LED and (led := _led_backbone(domain, names, seed)):
             study.enqueue_trial({"backbone": led})
         asked = study.ask({**_shared_distributions(domain), **_recipe_distributions(domain)})
         config = _config_of(domain, asked)
@@ -207,11 +206,13 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> I
         yield config
 
 
-class _Sampler(TPESampler):
-    """Works out once, for all suggestions asked from the same records, what does not depend on its own luck.
+def _asks(known: int) -> int:
+    """Return how many suggestions are asked of the sampler where so many trials are known."""
+    return _ASKS if known <= _REMEMBERED else _ASKS_LATER
 
-    `_build_parzen_estimator` is Optuna's own affair: were it gone, suggestions would only take longer.
-    """
+
+class _Sampler(TPESampler):
+    """Works out once for all asks what does not depend on luck; of Optuna's own affairs only to save time."""
 
     def __init__(self, seed: int, kept: dict[Any, Any]) -> None:
         super().__init__(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)

@@ -77,7 +77,8 @@ class TrialTrainable(tune.Trainable):
             WorkFailedError: If it does not.
         """
         try:
-            ray.get(self._crew[self._given["worker"]].__ray_ready__.remote(), timeout=_RETURN_S)
+            ready = self._crew[self._given["worker"]].__ray_ready__.options(max_task_retries=-1)
+            ray.get(ready.remote(), timeout=_RETURN_S)
         except ray.exceptions.GetTimeoutError:
             reason = f"no machine had room for its worker for {_RETURN_S / 60:.0f} min"
             raise WorkFailedError(reason, "hopeless") from None
