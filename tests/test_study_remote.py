@@ -51,6 +51,11 @@ def test_what_nothing_opens_is_refused_with_what_is_allowed() -> None:
         Remote.at("sftp://host/study")
 
 
+def test_a_uri_without_a_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match="s3: names no folder"):
+        Remote.at("s3:")
+
+
 def test_another_machine_finds_what_was_sent(open_mirror: Callable[[str], Mirror]) -> None:
     here, there = open_mirror("here"), open_mirror("there-too")
     paths = StudyPaths(here.folder)

@@ -14,6 +14,9 @@ from spine_ray.study.remote import Mirror, Remote
 from spine_ray.study.sender import Sender
 from spine_ray.study.trials import trials_from_events
 
+_BREAK_S = 2.0
+"""How long the URI is waited for when the search is interrupted, s."""
+
 
 def folder_for(uri: str) -> Path:
     """Return the folder in which this machine works on the study at a URI: the same every time."""
@@ -78,10 +81,6 @@ class Afar:
         """
         with _answering(self.uri), contextlib.suppress(FileNotFoundError):
             self._mirror.fetch_missing([path])
-
-
-_BREAK_S = 2.0
-"""How long the URI is waited for when the search is interrupted, s."""
 
 
 @contextlib.contextmanager

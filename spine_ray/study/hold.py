@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,19 +203,38 @@ def _enter(paths: StudyPaths, lock: int, holder: Holder) -> None:
 @contextlib.contextmanager
 def _renewed(paths: StudyPaths, lock: int, mine: Holder) -> Iterator[None]:
     """Renew the entry for the time of the block; interrupt this process if another has taken the study over."""
+
+    def renew(beats: int) -> bool:
+        if not _is_entered(paths, mine):
+            return False
+        with contextlib.suppress(CannotWriteError):  # a disk that is full for now; the next beat tries again
+            _enter(paths, lock, replace(mine, beats=beats))
+        return True
+
+    with beating("study hold", BEAT_S, renew):
+        yield
+
+
+@contextlib.contextmanager
+def beating(name: str, pause_s: float, renew: Callable[[int], bool]) -> Iterator[None]:
+    """Renew a hold from a thread for the time of the block; interrupt this process once the hold is lost.
+
+    Args:
+        name: Of the thread.
+        pause_s: Between two beats, s.
+        renew: Given the number of the beat, from 1; returns whether the hold is still this process's.
+    """
     ended = threading.Event()
 
     def beat() -> None:
         beats = 0
-        while not ended.wait(BEAT_S):
+        while not ended.wait(pause_s):
             beats += 1
-            if not _is_entered(paths, mine):  # this machine was asleep, or cut off, for too long
+            if not renew(beats):  # this machine was asleep, or cut off, for too long
                 os.kill(os.getpid(), signal.SIGINT)
                 return
-            with contextlib.suppress(CannotWriteError):  # a disk that is full for now; the next beat tries again
-                _enter(paths, lock, replace(mine, beats=beats))
 
-    thread = threading.Thread(target=beat, name="study hold", daemon=True)
+    thread = threading.Thread(target=beat, name=name, daemon=True)
     thread.start()
     try:
         yield

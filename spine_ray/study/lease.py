@@ -7,14 +7,11 @@ clocks need not agree. Two that come at the same moment find out after a moment 
 import contextlib
 import json
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 
-from spine_ray.study.hold import Holder, LostHoldError, StudyHeldError, this_process
+from spine_ray.study.hold import Holder, LostHoldError, StudyHeldError, beating, this_process
 from spine_ray.study.remote import LEASE, Remote
 
 BEAT_S = 10.0
@@ -84,7 +81,7 @@ def lease_of(remote: Remote) -> Holder | None:
 def _is_alive(remote: Remote, before: Holder, say: Callable[[str], None]) -> bool:
     """Say whether a holder lives: at once where it was on this machine, else after watching its entry."""
     if before.machine == this_process().machine:
-        return Path(f"/proc/{before.pid}").exists() if Path("/proc/self").exists() else _is_running(before.pid)
+        return _is_running(before.pid)
     say(f"{remote.uri} was left by {before.words}: watching for {SILENCE_S:.0f} s whether it is alive")
     end = time.monotonic() + SILENCE_S
     while time.monotonic() < end:
@@ -111,25 +108,16 @@ def _sign(remote: Remote, holder: Holder) -> None:
 @contextlib.contextmanager
 def _signed(remote: Remote, mine: Holder) -> Iterator[None]:
     """Sign for the time of the block; interrupt this process if another has taken the study over."""
-    ended = threading.Event()
 
-    def beat() -> None:
-        beats = 0
-        while not ended.wait(BEAT_S):
-            beats += 1
-            try:
-                check_lease(remote, mine.token)
-                _sign(remote, replace(mine, beats=beats))
-            except LostHoldError:  # this machine was asleep, or cut off, for too long
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-            except OSError:  # the network is away for now; the next beat tries again
-                continue
+    def renew(beats: int) -> bool:
+        try:
+            check_lease(remote, mine.token)
+            _sign(remote, replace(mine, beats=beats))
+        except LostHoldError:
+            return False
+        except OSError:  # the network is away for now; the next beat tries again
+            return True
+        return True
 
-    thread = threading.Thread(target=beat, name="study lease", daemon=True)
-    thread.start()
-    try:
+    with beating("study lease", BEAT_S, renew):
         yield
-    finally:
-        ended.set()
-        thread.join()

@@ -73,6 +73,8 @@ class Remote:
         except (pa.ArrowException, OSError, ValueError) as error:
             told = " ".join(str(error).split())
             raise ValueError(f"{uri} cannot be opened: {told} (allowed: s3://, gs://, abfs:// or a folder)") from error
+        if not root.strip("/"):
+            raise ValueError(f"{uri} names no folder (such as s3://BUCKET/studies/flowers)")
         return cls(uri, store, root)
 
     def put(self, name: str, content: bytes) -> None:
