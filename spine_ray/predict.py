@@ -11,6 +11,7 @@ from spine_ray.show.plain import RowsBar, fail, say
 
 if TYPE_CHECKING:
     from spine_ray.ship.artefact import Artefact, Tensors
+    from spine_ray.ship.run import Go
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bar = RowsBar()
     try:
         # Imported here, so that --help and wrong words are answered without waiting for torch.
-        from spine_ray.ship.run import PredictRequest, Run
+        from spine_ray.ship.run import PredictRequest, Run, go_here
         from spine_ray.show.predicted import cascade_line, outcome_lines, refitted_line, scorecard_lines
 
         request = PredictRequest(
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = Run(request, *_opened(given.source, plans_cascade=given.cascade or bool(given.refit_temperature)))
         if given.cascade:
             say(cascade_line(run.artefact.cascade))
-        outcome = run.predict(bar.show)
+        outcome = run.predict(bar.show, go_here if given.address is None else _on_cluster(given.address))
         bar.close()
         for line in outcome_lines(outcome.pictures, outcome.problems, outcome.seconds, given.out):
             say(line)
@@ -66,6 +67,13 @@ def _opened(root: Path, *, plans_cascade: bool) -> "tuple[Artefact, Tensors]":
     return (with_cascade(study, artefact) if plans_cascade else artefact), tensors
 
 
+def _on_cluster(address: str) -> "Go":
+    """Return what predicts on a cluster; only that needs ray."""
+    from spine_ray.tune.predicting import predicting_on
+
+    return predicting_on(address)
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m spine_ray.predict", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", type=Path, metavar="STUDY_OR_BUNDLE")
@@ -79,6 +87,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--cascade", action="store_true", help="cheap members first, the others only where those are not sure"
     )
+    parser.add_argument("--address", help="a running Ray cluster, all of whose machines see the pictures")
     parser.add_argument(
         "--refit-temperature",
         type=Path,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spine_ray.data.albums import Album, open_album
+from spine_ray.ensemble.cascade import Cascade
 from spine_ray.ensemble.scorecard import Refitted, Scorecard, refit_temperature, score_rows
 from spine_ray.ship.artefact import Artefact, Tensors
 from spine_ray.ship.bundle import check_free, new_folder, write_bundle
@@ -66,19 +67,21 @@ class Predictor:
         artefact: What predicts.
         tensors: Of its members.
         is_cheap_first: Whether pictures go through its cascade, where that is worth it.
+        cores: Of this machine, for it; None: all.
     """
 
-    def __init__(self, artefact: Artefact, tensors: Tensors, *, is_cheap_first: bool = False) -> None:
+    def __init__(
+        self, artefact: Artefact, tensors: Tensors, *, is_cheap_first: bool = False, cores: int | None = None
+    ) -> None:
         """Build the members on the GPU, or the CPU where there is none.
 
         Raises:
             ValueError: If a member's tensors are missing or not its own.
         """
         device = default_device()
-        self.artefact, self._pace = artefact, Pace.of(device)
+        self.artefact, self._pace = artefact, Pace.of(device, cores)
         self._committee = Committee(artefact, tensors, device, self._pace.block)
-        cascade = artefact.cascade if is_cheap_first else None
-        self.cascade = cascade if cascade is not None and cascade.pays else None
+        self._cascade = cascade_of(artefact, is_cheap_first)
 
     def predict(self, album: Album) -> Iterator[Predictions]:
         """Go through pictures, block by block, in order."""
@@ -86,10 +89,25 @@ class Predictor:
         return predictions(album.pictures(), side, self._committee, self._answer(), self._pace)
 
     def _answer(self) -> Answer:
-        cascade, committee = self.cascade, self._committee
+        cascade, committee = self._cascade, self._committee
         if cascade is None:
             return committee.say
         return lambda views: committee.say_cheap_first(views, cascade)
+
+
+Go = Callable[[Artefact, Tensors, bool, str], Iterator[Predictions]]
+"""Goes through the pictures at a place with an artefact, cheap members first or not."""
+
+
+def go_here(artefact: Artefact, tensors: Tensors, is_cheap_first: bool, images: str) -> Iterator[Predictions]:
+    """Predict in this process."""
+    return Predictor(artefact, tensors, is_cheap_first=is_cheap_first).predict(open_album(images))
+
+
+def cascade_of(artefact: Artefact, is_cheap_first: bool) -> Cascade | None:
+    """Return the cascade that pictures go through, if any: one that does not pay is left aside."""
+    cascade = artefact.cascade if is_cheap_first else None
+    return cascade if cascade is not None and cascade.pays else None
 
 
 class Run:
@@ -115,17 +133,21 @@ class Run:
         if request.is_cheap_first and artefact.cascade is None:
             raise ValueError("--cascade: no cascade was planned for this bundle; export it again from the study")
 
-    def predict(self, done: Done) -> Outcome:
+    def predict(self, done: Done, go: Go = go_here) -> Outcome:
         """Predict all pictures into the table.
+
+        Args:
+            done: Told how far it is.
+            go: Where it is done.
 
         Raises:
             ValueError: If the pictures turn out to be none, or their table damaged, or hardly any label fits.
         """
-        predictor = Predictor(self.artefact, self._tensors, is_cheap_first=self._request.is_cheap_first)
-        tally, began = _Tally(predictor), time.perf_counter()
+        asked = self._request
+        tally, began = _Tally(cascade_of(self.artefact, asked.is_cheap_first)), time.perf_counter()
         done(0, self._album.count)
         with self._table as table:
-            for block in predictor.predict(self._album):
+            for block in go(self.artefact, self._tensors, asked.is_cheap_first, asked.images):
                 table.write(block)
                 tally.add(block)
                 if self._judge is not None:
@@ -156,10 +178,10 @@ class Run:
 class _Tally:
     """Counts what came out."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, cascade: Cascade | None) -> None:
         self.pictures = self._failed = self._seen = 0
         self._problems: list[str] = []
-        self._costs = np.array((0.0, *predictor.cascade.costs)) if predictor.cascade else None
+        self._costs = np.array((0.0, *cascade.costs)) if cascade else None
         self._cost = 0.0
 
     def add(self, block: Predictions) -> None:

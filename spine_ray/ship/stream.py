@@ -64,9 +64,10 @@ class Pace:
     """Pictures that are decoded at once."""
 
     @classmethod
-    def of(cls, device: torch.device) -> "Pace":
-        """Return what suits this machine."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    def of(cls, device: torch.device, cores: int | None = None) -> "Pace":
+        """Return what suits so many cores of this machine; None: all that this process may use."""
+        if cores is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if device.type == "cuda":
             return cls(block=128, computing=1, threads=1, decoding=cores)
         computing = min(cores, _MAX_COMPUTING)
