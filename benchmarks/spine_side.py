@@ -27,6 +27,7 @@ from spine_ray.tune.cluster import Workers, running_ray
 from spine_ray.tune.crew import choose_arithmetic
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.searcher import SearchDomain
+from spine_ray.tune.shape import Shape
 from spine_ray.tune.tier import TierPlan, run_tier
 
 ROOM = 20 * 10**9
@@ -49,7 +50,10 @@ def run_spine(
         backbone the arithmetic it was computed in.
     """
     paths = StudyPaths(out / "study")
-    with held(paths) as hold, running_ray(None, WORKERS) as workers:  # first, so that the workers import meanwhile
+    with (
+        held(paths) as hold,
+        running_ray(None, Shape(WORKERS)) as workers,
+    ):  # first, so that the workers import meanwhile
         source = open_source(str(folder / NAME))
         samples = _all_dev(build_samples(inspect_source(source), seed=0), read_table(folder))
         write_samples(paths.samples, samples)

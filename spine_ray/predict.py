@@ -69,6 +69,8 @@ def _opened(root: Path, *, plans_cascade: bool) -> "tuple[Artefact, Tensors]":
 
 def _on_cluster(address: str) -> "Go":
     """Return what predicts on a cluster; only that needs ray."""
+    # Else ray's core warns of how Ray Data's own actors are given what they need.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from spine_ray.tune.predicting import predicting_on
 
     return predicting_on(address)

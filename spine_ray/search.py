@@ -87,7 +87,9 @@ def _parser() -> Parser:
         "--fetch", type=Path, metavar="DIR", help="gather the weights files of the spaces in DIR, and train nothing"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="trials at once; default: what the machine holds")
+    parser.add_argument(
+        "--workers", metavar="SHAPE", help="trials at once, or such as 4xGPU or 16xCPU; default: what there is"
+    )
     parser.add_argument("--address", help="a running Ray cluster")
     parser.add_argument("--tracking", help="MLflow tracking URI; default: a database in the study")
     parser.add_argument("--open-test", action="store_true", help="look at the test split again")

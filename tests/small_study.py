@@ -18,6 +18,7 @@ from spine_ray.ensemble.selection import pooled_log_probs
 from spine_ray.ladder.evidence import gather
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import TrialEnded, TrialStarted
+from spine_ray.study.hold import held
 from spine_ray.study.ledger import append_event, read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, write_record
@@ -47,11 +48,14 @@ def make_study(folder: Path, configs: list[TrialConfig]) -> dict[str, Any]:
     side = short_side(max(each.resolution for each in configs))
     places = source.locate(samples.paths)
     pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
-    order = WorkOrder(study=paths.root, pixels=pixels.folder, seed=0, weights=(), device="cpu", threads=1)
     worker = TrainWorker()
-    for config in configs:
-        _train(worker, order, config, paths, samples.version)
-        worker.refit(order, config)
+    with held(paths) as hold:
+        order = WorkOrder(
+            study=paths.root, holder=hold.token, pixels=pixels.folder, seed=0, weights=(), device="cpu", threads=1
+        )
+        for config in configs:
+            _train(worker, order, config, paths, samples.version)
+            worker.refit(order, config)
     write_costs(paths, [_cost(config, number) for number, config in enumerate(configs)])
     trials = trials_from_events(read_ledger(paths.ledger))
     evidence = gather(paths, samples, trials)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spine_ray.climb.known import Known
-from spine_ray.climb.plan import GPU_TERA_MACS, Shape, _costs_on, check_shape
+from spine_ray.climb.plan import GPU_TERA_MACS, _costs_on, check_shape
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.rehearsal import COSTS_ARE_OFF, Rehearsal
 from spine_ray.climb.request import SearchRequest, StoppedByGate
@@ -23,6 +23,7 @@ from spine_ray.study.events import EpochDone
 from spine_ray.study.tables import Cost
 from spine_ray.study.trials import trials_from_events
 from spine_ray.tune.rehearsal import Clock
+from spine_ray.tune.shape import Shape
 
 ROWS, FOLDS, EPOCHS = 90, 3, 2
 BACKBONES = ("test_resnet", "test_vit")
@@ -155,13 +156,6 @@ def test_in_a_budget_only_what_it_could_hold_is_measured(known_facts: dict[tuple
     assert reckoned == pytest.approx(1.15 * SECONDS * known.macs(mid) / known.macs(light))
     assert known.worth_measuring([mid], reckoned / 3.9) == [mid]
     assert known.worth_measuring([mid], reckoned / 4.1) == []
-
-
-def test_a_machine_is_named_by_workers_and_kind() -> None:
-    assert Shape.parse("8xGPU") == Shape(8, "cuda")
-    for words in ("8GPU", "0xGPU", "GPU", "8xTPU", "-1xCPU"):
-        with pytest.raises(ValueError, match="such as 8xGPU"):
-            Shape.parse(words)
 
 
 def test_a_gpu_that_was_not_measured_is_an_assumption_with_two_ends() -> None:

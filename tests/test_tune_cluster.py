@@ -1,6 +1,7 @@
 import pytest
 
 from spine_ray.tune.cluster import Workers, share
+from spine_ray.tune.shape import Shape
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from spine_ray.tune.cluster import Workers, share
     ],
 )
 def test_what_there_is_is_shared(resources: dict[str, float], workers: int | None, expected: Workers) -> None:
-    assert share([resources], workers) == expected
+    assert share([resources], workers and Shape(workers)) == expected
 
 
 HEAD, LIGHT, HEAVY = {"CPU": 0.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
@@ -40,24 +41,37 @@ HEAD, LIGHT, HEAVY = {"CPU": 0.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
     ],
 )
 def test_a_worker_lies_on_one_node(nodes: list[dict[str, float]], workers: int | None, expected: Workers) -> None:
-    assert share(nodes, workers) == expected
+    assert share(nodes, workers and Shape(workers)) == expected
 
 
 def test_all_workers_fit_at_once_whatever_is_asked_for() -> None:
     for cpus in range(1, 20):
         for gpus in range(5):
             for count in range(1, cpus + 1):
-                found = share([{"CPU": cpus, "GPU": gpus}], count)
+                found = share([{"CPU": cpus, "GPU": gpus}], Shape(count))
                 assert found.count == count
                 assert found.cpus * count <= cpus
                 # A share cannot lie on two GPUs, so what counts is how many fit on each.
                 assert not gpus or int(1 / found.gpus + 1e-9) * gpus >= count
 
 
-@pytest.mark.parametrize("workers", [0, -1, 9])
-def test_more_workers_than_cores_or_none_are_refused(workers: int) -> None:
-    with pytest.raises(ValueError, match=rf"--workers must be 1 to 8 .*not {workers}"):
-        share([{"CPU": 8.0, "GPU": 1.0}], workers)
+def test_more_workers_than_cores_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--workers must be 1 to 8 .*not 9"):
+        share([{"CPU": 8.0, "GPU": 1.0}], Shape(9))
+
+
+def test_gpus_or_cores_are_taken_as_asked_for() -> None:
+    mixed = [HEAD, LIGHT, HEAVY, HEAVY]
+    assert share(mixed, Shape(2, "cuda")) == Workers(2, 8, 1.0)
+    assert share(mixed, Shape(32, "cpu")) == Workers(32, 1, 0.0)
+    with pytest.raises(ValueError, match="--workers 3xGPU: there are 2 GPUs"):
+        share(mixed, Shape(3, "cuda"))
+
+
+def test_workers_share_a_gpu_as_far_as_its_cores_go() -> None:
+    assert Workers(2, 8, 1.0).sharing(3) == Workers(6, 2, 1 / 3)
+    assert Workers(2, 2, 1.0).sharing(4) == Workers(4, 1, 0.5)
+    assert Workers(2, 8, 1.0).sharing(1) == Workers(2, 8, 1.0)
 
 
 def test_a_worker_trains_on_a_gpu_where_it_has_a_share_of_one() -> None:

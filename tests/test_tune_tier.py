@@ -48,6 +48,7 @@ from spine_ray.tune.crew import Refit, Undone, measure_costs, refit_members, sco
 from spine_ray.tune.failures import WorkFailedError
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.scheduler import ExactAsha
+from spine_ray.tune.shape import Shape
 from spine_ray.tune.tier import EventCallback, run_tier
 from spine_ray.tune.tier_plan import Refusal
 from spine_ray.tune.work import open_work, setup_of, shuffled_labels
@@ -111,7 +112,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    with running_ray(None, 2) as found:
+    with running_ray(None, Shape(2)) as found:
         yield found
 
 

@@ -3,13 +3,12 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from spine_ray.climb.desk import work_order
 from spine_ray.climb.preflight import decode_pictures, look_at_data
 from spine_ray.climb.prepare import prepare
 from spine_ray.climb.request import SearchRequest
 from spine_ray.climb.training import add_findings, training_findings, write_contact_sheet
+from spine_ray.core.memory import device_here
 from spine_ray.core.soundness import check_training
 from spine_ray.data.findings import Audit
 from spine_ray.data.rows import Source
@@ -50,8 +49,7 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
         replace_json(paths.audit, rows.audit.to_dict())
         write_samples(paths.samples, rows.samples)
         _, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        order = work_order(request, prepared, {}, pixels.folder, device, holder=hold.token)
+        order = work_order(request, prepared, {}, pixels.folder, device_here(), holder=hold.token)
         samples, task = open_work(order)
         progress.say(f"looking at {config.backbone}, the cheapest backbone of tier {first.tiers[0].name}")
         found = check_training(config, task, samples.folds, setup_of(order, config.backbone))

@@ -11,7 +11,7 @@ from spine_ray.climb.request import SearchRequest
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.ladder.view_check import ViewCheck
 from spine_ray.show.live import Progress
-from spine_ray.space.arithmetic import Arithmetic, parse_arithmetic
+from spine_ray.space.arithmetic import Arithmetic, Device, parse_arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.checkpoint import sweep_checkpoints
 from spine_ray.study.events import Event, TrialEnded
@@ -21,7 +21,7 @@ from spine_ray.study.record import StudyRecord, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_trials
 from spine_ray.study.trials import trials_from_events
 from spine_ray.track.mlflow_log import Tracker
-from spine_ray.tune.cluster import Workers
+from spine_ray.tune.cluster import Workers, hired_anew
 from spine_ray.tune.crew import Undone, choose_arithmetic, measure_costs
 from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.tier import run_tier
@@ -35,6 +35,9 @@ class Desk(Known):
     paths: StudyPaths
     order: WorkOrder
     workers: Workers
+    """Who trains now."""
+    whole: Workers
+    """As the machine or cluster was divided at first; with GPUs, one on each."""
     progress: Progress
     tracker: Tracker
     study: StudyRecord
@@ -77,8 +80,17 @@ class Desk(Known):
         self.progress.event(event)
         self.tracker.put(event)
 
+    def hire(self, workers: Workers) -> None:
+        """Have these workers from now on, where they are not those that are there."""
+        if workers.count != self.workers.count:
+            self.workers = hired_anew(workers, before=self.workers)
+            self.order = replace(self.order, threads=workers.cpus)
+
     def measure(self, configs: Sequence[TrialConfig]) -> None:
-        """Measure on the workers what was not measured before, and keep it."""
+        """Measure what was not measured before, on workers that have their GPUs for themselves, and keep it."""
+        if all(cost_key(config) in self.costs or self._is_broken(config) for config in configs):
+            return
+        self.hire(self.whole)
         self._choose_arithmetic(configs)
         unknown = [config for config in configs if cost_key(config) not in self.costs and not self._is_broken(config)]
         wanted = {cost_key(config): config for config in unknown}
@@ -130,7 +142,7 @@ class Desk(Known):
 
 
 def work_order(
-    request: SearchRequest, prepared: Prepared, hashes: Mapping[str, str], pixels: Path, device: str, *, holder: str
+    request: SearchRequest, prepared: Prepared, hashes: Mapping[str, str], pixels: Path, device: Device, *, holder: str
 ) -> WorkOrder:
     """Return what a worker must know, for one thread in plain float32 that keeps no activations.
 

@@ -1,10 +1,9 @@
 """What a search will take, before anything trains: it is rehearsed for every way the gates can decide."""
 
 import random
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.known import Known
@@ -21,12 +20,12 @@ from spine_ray.study.control import read_control
 from spine_ray.study.paths import replace_json
 from spine_ray.study.tables import Cost
 from spine_ray.tune.rehearsal import Clock
+from spine_ray.tune.shape import Shape
 
 REHEARSALS = 16
 """Of each outcome."""
 END_SECONDS = 10.0
 """Selection with its cross-fits, the report, and the tracker's last entries (docs/log.md)."""
-_SHAPE = re.compile(r"([1-9][0-9]{0,5})x(CPU|GPU)")
 GPU_TERA_MACS = (4.0, 25.0)
 """Training arithmetic that a GPU sustains, tera-multiply-accumulates/s, where none was measured: a wide assumption.
 
@@ -39,27 +38,6 @@ Table = dict[tuple[str, int, float], Cost]
 """By `cost_key`."""
 Rehearsed = tuple[dict[str, Effort], Effort]
 """What each tier took, by name, and the whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A machine: so many workers, with one device each."""
-
-    count: int
-    device: str
-    """`cpu` or `cuda`."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Shape":
-        """Read words such as `8xGPU`.
-
-        Raises:
-            ValueError: If they say something else.
-        """
-        found = _SHAPE.fullmatch(text)
-        if found is None:
-            raise ValueError(f"--on takes a number of workers and their kind, such as 8xGPU or 16xCPU, not {text!r}")
-        return cls(int(found[1]), "cuda" if found[2] == "GPU" else "cpu")
 
 
 def check_shape(shape: Shape, device: str) -> None:
@@ -81,7 +59,8 @@ def predict(desk: Desk, budget: Budget, on: Shape | None = None) -> Prediction:
         on: The machine, if it is not this one.
     """
     here = Shape(desk.workers.count, desk.order.device)
-    shape = on or here
+    device = desk.order.device if on is None or on.device is None else on.device
+    shape = Shape(here.count if on is None else on.count, device)
     note, variants = _costs_on(shape, here, {**desk.reckoned(), **desk.costs})
     spent = time.time() - budget.began
     outcomes = []
@@ -97,7 +76,7 @@ def predict(desk: Desk, budget: Budget, on: Shape | None = None) -> Prediction:
         spent_seconds=spent,
         pixels_mb=sum(each.stat().st_size for each in desk.order.pixels.iterdir()) / 1e6,
         workers=shape.count,
-        device=shape.device,
+        device=device,
         outcomes=tuple(outcomes),
         note=note,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spine_ray.space.schema import Space
+from spine_ray.tune.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,8 @@ class SearchRequest:
     weights: str
     """`auto`, `pretrained`, `random` or a folder."""
     seed: int
-    workers: int | None
+    workers: Shape | None
+    """Trials at once, or GPUs or cores; None for what there is."""
     address: str | None
     tracking: str | None
     open_test: bool
@@ -33,8 +35,8 @@ class SearchRequest:
     """Trials from before the data changed that are to be trained again, and nothing else."""
     plan: bool
     """Say what it will take, and train nothing."""
-    on: str | None
-    """The machine that the plan is for, such as `8xGPU`; None for this one."""
+    on: Shape | None
+    """The machine that the plan is for; None for this one."""
     began: float
     """When the command was given, seconds since 1970: budgets and predictions count from there."""
     command: str

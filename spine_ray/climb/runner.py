@@ -7,6 +7,7 @@ from typing import Protocol
 from spine_ray.climb.decisions import Proof, Question, decide
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.screening import screened
+from spine_ray.climb.seating import seat
 from spine_ray.climb.training import check_before_training
 from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.metrics import row_losses
@@ -90,6 +91,7 @@ class StudyRunner:
     def run(self, plan: TierPlan, question: str) -> None:
         """Train a tier's trials on the crew; show what was not admitted of its start recipes."""
         desk, tier = self._desk, plan.domain.tier.name
+        seat(desk, plan)
         desk.progress.tier_started(tier, question, plan.most_trials)
         for refusal in desk.run(plan):
             if refusal.config in plan.starts:

@@ -14,7 +14,7 @@ from spine_ray.climb.changes import keep_change
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
 from spine_ray.climb.files import read_files
 from spine_ray.climb.history import look_at_change, look_back
-from spine_ray.climb.plan import Shape, check_shape, keep_outcome, keep_prediction, predict
+from spine_ray.climb.plan import check_shape, keep_outcome, keep_prediction, predict
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
 from spine_ray.climb.request import SearchRequest
@@ -25,6 +25,7 @@ from spine_ray.climb.story import page_of
 from spine_ray.climb.tiers import Climb
 from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
+from spine_ray.core.memory import device_here
 from spine_ray.data.places import Place
 from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
@@ -33,7 +34,7 @@ from spine_ray.show.live import Progress
 from spine_ray.show.report import ReportPage
 from spine_ray.space.cost_matrix import cost_table
 from spine_ray.study.paths import StudyPaths
-from spine_ray.study.record import StudyRecord
+from spine_ray.study.record import StudyRecord, write_record
 from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_costs
 from spine_ray.study.tracking import keep_tracking
@@ -85,9 +86,8 @@ def plan_search(request: SearchRequest, source: Source, progress: Progress) -> P
         ValueError: If something asked for cannot be done.
         StoppedByGate: If preflight found that it would not begin.
     """
-    on = None if request.on is None else Shape.parse(request.on)
-    if on is not None:  # refused before anything is written
-        check_shape(on, "cuda" if torch.cuda.is_available() else "cpu")
+    if request.on is not None:  # refused before anything is written
+        check_shape(request.on, device_here())
     with _open_study(request, source, progress) as (desk, budget):
         freezes = [
             replace(start, freeze=freeze)
@@ -97,7 +97,7 @@ def plan_search(request: SearchRequest, source: Source, progress: Progress) -> P
             for freeze in tier.freezes
         ]
         desk.measure(freezes)
-        return predict(desk, budget, on)
+        return predict(desk, budget, request.on)
 
 
 def _write_report(desk: Desk, page: ReportPage) -> None:
@@ -123,7 +123,7 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
     """Look at the data, open or begin the study, decode the pictures, start the workers."""
     budget = Budget(began=request.began, seconds=request.budget_s)
     if request.address is None:  # refused before anything is written
-        share([{"CPU": float(os.cpu_count() or 1)}], request.workers)
+        share([{"CPU": float(os.cpu_count() or 1), "GPU": torch.cuda.device_count()}], request.workers)
     cache_budget()  # likewise
     paths = StudyPaths(request.study)
     with held_afar(request.uri, request.study, progress.say) as afar, opened_to_change(paths) as opened:
@@ -137,11 +137,15 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         request = replace(request, spaces=prepared.spaces)
         for space in prepared.spaces:
             cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        record = begin_study(request, rows, prepared.record(), device)
+        record = begin_study(request, rows, prepared.record(), device_here())
         report_audit(request, rows, progress)
         # Sent and tracked around ray, so that the last of it is taken while ray shuts down.
-        with _sending(afar), _tracking(request) as tracker, running_ray(request.address, request.workers) as workers:
+        with (
+            _sending(afar),
+            _tracking(request) as tracker,
+            running_ray(request.address, request.workers, progress.say) as workers,
+        ):
+            record = _trained_on(record, workers, paths, progress)
             # The workers import what they need in the meantime.
             pictures, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
             holder = opened.hold.token if afar is None else afar.token
@@ -158,6 +162,22 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
             desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
             desk.afar = afar
             yield desk, budget
+
+
+def _trained_on(record: StudyRecord, workers: Workers, paths: StudyPaths, progress: Progress) -> StudyRecord:
+    """Return what holds for the study, with where it trains: the driver's own machine may have no GPU."""
+    if record.device == workers.device:
+        return record
+    if paths.costs.exists():
+        kinds = {"cpu": "CPUs", "cuda": "a GPU"}
+        progress.say(
+            f"WARNING: this study's costs were measured on {kinds[record.device]}, and it trains on "
+            f"{kinds[workers.device]} now: predictions and prices mix both"
+        )
+        return record
+    record = replace(record, device=workers.device)
+    write_record(paths, record)
+    return record
 
 
 def _check_cluster(order: WorkOrder, data: str | None, progress: Progress) -> None:
@@ -198,6 +218,7 @@ def _desk(
         prepared=prepared,
         order=order,
         workers=workers,
+        whole=workers,
         progress=progress,
         tracker=tracker,
         events=open_events(paths),

@@ -15,6 +15,7 @@ from spine_ray.space.load import load_space
 from spine_ray.space.schema import Space
 from spine_ray.study.remote import is_remote
 from spine_ray.track.mlflow_log import check_uri
+from spine_ray.tune.shape import Shape
 
 SAMPLE_EPOCHS = 6
 SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "13m", "recipe.flip": False}
@@ -51,7 +52,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         budget_s=parse_duration(budget) if budget is not None else None,
         weights=weights,
         seed=given.seed,
-        workers=given.workers,
+        workers=None if given.workers is None else Shape.parse(given.workers, "--workers"),
         address=given.address,
         tracking=None if given.tracking is None else check_uri(given.tracking),
         open_test=given.open_test,
@@ -59,7 +60,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         force=given.force,
         update=tuple(given.update),
         plan=given.plan,
-        on=given.on,
+        on=None if given.on is None else Shape.parse(given.on, "--on"),
         began=began,
         command=command,
     )

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from spine_ray.space.arithmetic import Device
+
 _Result = TypeVar("_Result")
 _STATUS = Path("/proc/self/status")
 _CPU_WORDS = ("can't allocate memory", "could not create a primitive", "could not execute a primitive")
@@ -65,3 +67,14 @@ class Portion:
             self.rows = max(self.least, (self.rows + 1) // 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def device_here() -> Device:
+    """Return where this machine trains."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gpu_memory_mb() -> float:
+    """Return the memory of this process's GPU, MB."""
+    _, total = torch.cuda.mem_get_info()
+    return total / 1e6

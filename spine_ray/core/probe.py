@@ -135,7 +135,12 @@ def _cpu_name() -> str:
 
 
 def _bench_of(network: Network, config: TrialConfig, classes: int) -> "_Bench":
-    """Return a bench with as many rows as half a second trains: of a slow model a whole batch would say no more."""
+    """Return a bench with as many rows as half a second trains: of a slow model a whole batch would say no more.
+
+    But on a GPU a whole batch: its memory decides how many trials share it.
+    """
+    if network.setup.device.type == "cuda":
+        return _Bench(network, config, classes, config.recipe.batch_size)
     few = _Bench(network, config, classes, _FEW)
     rate = _FEW / min(few.train_steps(0.0))
     rows = min(config.recipe.batch_size, max(_FEW, int(rate / 2)))

@@ -1,7 +1,8 @@
 """One run of predictions: from pictures to a table, and to scores where there are labels."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,13 @@ class Predictor:
         return lambda views: committee.say_cheap_first(views, cascade)
 
 
-Go = Callable[[Artefact, Tensors, bool, str], Iterator[Predictions]]
+Go = Callable[[Artefact, Tensors, bool, str], Generator[Predictions]]
 """Goes through the pictures at a place with an artefact, cheap members first or not."""
 
 
-def go_here(artefact: Artefact, tensors: Tensors, is_cheap_first: bool, images: str) -> Iterator[Predictions]:
+def go_here(artefact: Artefact, tensors: Tensors, is_cheap_first: bool, images: str) -> Generator[Predictions]:
     """Predict in this process."""
-    return Predictor(artefact, tensors, is_cheap_first=is_cheap_first).predict(open_album(images))
+    yield from Predictor(artefact, tensors, is_cheap_first=is_cheap_first).predict(open_album(images))
 
 
 def cascade_of(artefact: Artefact, is_cheap_first: bool) -> Cascade | None:
@@ -146,8 +147,11 @@ class Run:
         asked = self._request
         tally, began = _Tally(cascade_of(self.artefact, asked.is_cheap_first)), time.perf_counter()
         done(0, self._album.count)
-        with self._table as table:
-            for block in go(self.artefact, self._tensors, asked.is_cheap_first, asked.images):
+        with (
+            self._table as table,
+            contextlib.closing(go(self.artefact, self._tensors, asked.is_cheap_first, asked.images)) as blocks,
+        ):
+            for block in blocks:
                 table.write(block)
                 tally.add(block)
                 if self._judge is not None:

@@ -87,6 +87,18 @@ def score_rows(
     return found
 
 
+def gpu_memory_mb(workers: Workers) -> float:
+    """Return the memory of the smallest GPU that a worker has, MB.
+
+    Raises:
+        ValueError: If a worker cannot say.
+    """
+    try:
+        return float(min(ray.get([worker.do.remote("gpu_memory_mb") for worker in workers.crew])))
+    except ray.exceptions.RayError as error:
+        raise ValueError(f"a GPU's memory cannot be read: {failure_of(error).reason}") from error
+
+
 def _each(
     work: str,
     configs: Sequence[TrialConfig],

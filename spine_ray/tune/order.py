@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spine_ray.space.arithmetic import FLOAT32, Arithmetic
+from spine_ray.space.arithmetic import FLOAT32, Arithmetic, Device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +30,7 @@ class WorkOrder:
     seed: int
     weights: tuple[tuple[str, Path, str], ...]
     """(backbone, safetensors file, its sha256); empty for random initialisation."""
-    device: str
-    """`cpu` or `cuda`."""
+    device: Device
     threads: int
     """CPU threads of one worker."""
     arithmetic: tuple[tuple[str, Arithmetic], ...] = ()

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.fit import Fit
+from spine_ray.core.memory import gpu_memory_mb
 from spine_ray.core.network import Network
 from spine_ray.core.probe import Speed, fastest_arithmetic, measure_speed
 from spine_ray.core.score import logits_of
@@ -160,6 +161,10 @@ class TrainWorker:
         """Measure which arithmetic serves a backbone best here."""
         _, task = open_work(order)
         return fastest_arithmetic(config, task.classes, setup_of(order, config.backbone))
+
+    def gpu_memory_mb(self) -> float:
+        """Return the memory of the GPU here, MB."""
+        return gpu_memory_mb()
 
     def _start(self, order: WorkOrder, given: dict[str, Any]) -> TrialRun:
         samples, task = open_work(order)
