@@ -3,14 +3,18 @@
 import base64
 import importlib.util
 import json
+import shutil
 import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from spine_ray.export import main
 from spine_ray.ship.bundle import open_bundle
+from spine_ray.study.paths import StudyPaths
+from spine_ray.track.mlflow_log import sqlite_uri
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,36 @@ def modules_of_the_model_stay_out():
     before = list(sys.path)
     yield
     sys.path[:] = before
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.filterwarnings("ignore")  # MLflow's database layer has its own
+def test_the_registered_model_is_that_of_the_ensembles_run(shipped_study, tmp_path, capfd) -> None:
+    from mlflow.pyfunc import load_model
+    from mlflow.tracking import MlflowClient
+
+    study = tmp_path / "study"
+    shutil.copytree(shipped_study.root, study)
+    for place in ("first", "second"):
+        assert main([str(study), "--out", str(tmp_path / place), "--register", "my digits"]) == 0
+    assert "registered as models:/my digits/2" in capfd.readouterr().out
+    uri = sqlite_uri(StudyPaths(study).tracking)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    version = client.get_model_version("my digits", "2")
+    run = client.get_run(version.run_id)
+    assert run.data.tags["spine.kind"] == "ensemble"
+    assert run.data.tags["spine.model"] == "models:/my digits/2"
+    content = (shipped_study.pictures / shipped_study.names[0]).read_bytes()
+    folder = client.download_artifacts(version.run_id, "model", str(tmp_path))
+    found = load_model(folder).predict(pd.DataFrame({"image": [content]}))
+    probs = found[[name for name in found if name.startswith("p_")]].to_numpy()
+    np.testing.assert_allclose(probs, np.exp(shipped_study.log_probs[:1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "models:/x", "it's"])
+def test_a_name_that_means_something_to_mlflow_is_refused_before_anything_is_written(
+    shipped_study, tmp_path, capfd, name
+) -> None:
+    assert main([str(shipped_study.root), "--out", str(tmp_path / "out"), "--register", name]) == 2
+    assert "--register takes a name" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -13,6 +13,10 @@ from spine_ray.ship.artefact import Artefact
 from spine_ray.ship.bundle import check_free, new_folder, write_bundle
 from spine_ray.ship.onnx_files import OnnxFile, check_onnx, write_onnx
 from spine_ray.ship.served import COLUMN
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.survey import opened_to_change
+from spine_ray.study.tracking import read_tracking
+from spine_ray.track.mlflow_log import register, sqlite_uri
 from spine_ray.track.served_model import Serving, save_served_model
 
 
@@ -49,6 +53,33 @@ def export_study(root: Path, out: Path, *, with_onnx: bool) -> Exported:
         bundle.rmdir()
         onnx = write_onnx(artefact, tensors, folder / "onnx") if with_onnx else ()
     return Exported(artefact=artefact, megabytes=megabytes, onnx=onnx)
+
+
+def register_model(root: Path, model: Path, name: str) -> str:
+    """Register an exported MLflow model where the study is tracked, as its ensemble's; return the model's URI.
+
+    Raises:
+        ValueError: If the name is none for MLflow, the study is being written to, or MLflow does not take it.
+    """
+    check_model_name(name)
+    paths = StudyPaths(root)
+    with opened_to_change(paths):
+        tracking = read_tracking(paths)
+        uri = tracking.uri if tracking is not None else None
+        try:
+            return register(uri or sqlite_uri(paths.tracking), paths, model, name)
+        except ConnectionError as error:
+            raise ValueError(f"--register: {error}; the bundle is whole") from error
+
+
+def check_model_name(name: str) -> None:
+    """Refuse what MLflow takes for no name of a model.
+
+    Raises:
+        ValueError: If it has characters with a meaning in MLflow's URIs or filters, or none at all.
+    """
+    if not name.strip() or set(name) & set("/:'\"%"):
+        raise ValueError(f"--register takes a name without / : % and quotes, not {name!r}")
 
 
 def _write_model(artefact: Artefact, bundle: Path, out: Path) -> None:
