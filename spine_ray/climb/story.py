@@ -84,6 +84,8 @@ def answer_of(study: StudyFiles) -> Answer:
         commands=(
             f"python -m spine_ray.compare {study.paths.root}   # every trial in the MLflow UI",
             f"open {study.paths.report}   # the report",
+            f"python -m spine_ray.predict {study.paths.root} --images FOLDER --out predictions.csv   # new pictures",
+            f"python -m spine_ray.export {study.paths.root} --out BUNDLE   # a folder that predicts without the study",
             "python -m spine_ray.search --space ladder --data FOLDER_OF_CLASS_FOLDERS   # your own pictures",
         ),
     )
