@@ -12,7 +12,7 @@ search: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-# Long ones: deaths by the dozen, servers and backbones that fail in every way, a fuzz of hours.
+# Long ones: deaths by the dozen, servers and backbones that fail in every way, fresh environments, a fuzz of hours.
 drills: $(READY)
 	$(BIN)/python -m pytest tests/drills
 

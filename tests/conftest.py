@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,6 +123,36 @@ def make_fit(make_network: Callable[..., Network]) -> Callable[..., Fit]:
         return Fit(config.recipe, task, rows, part, used.learner(config.recipe.batch_size), inputs)
 
     return make
+
+
+@dataclass(frozen=True)
+class ShippedStudy:
+    """A small study whose ensemble is fitted, and what its members say of the test split."""
+
+    root: Path
+    pictures: Path
+    """The test split's pictures, in class folders."""
+    labels: Path
+    """Their labels, as `--labels` wants them."""
+    names: tuple[str, ...]
+    """The pictures' paths, in the order of `log_probs`."""
+    truth: np.ndarray
+    log_probs: np.ndarray
+    """Of the ensemble, as a search scores it."""
+
+
+@pytest.fixture(scope="session")
+def shipped_study(tmp_path_factory: pytest.TempPathFactory, trial_config: Callable[..., TrialConfig]) -> ShippedStudy:
+    """Return a study of four members of two families, two with one frozen prefix, at two resolutions."""
+    from tests.small_study import make_study
+
+    configs = [
+        trial_config("test_resnet", freeze=0.5),
+        trial_config("test_resnet", freeze=0.5, lr=4e-3),
+        trial_config("test_vit", resolution=48, lr=1e-3),
+        trial_config("test_efficientnet", resolution=48, freeze=1.0),
+    ]
+    return ShippedStudy(**make_study(tmp_path_factory.mktemp("shipped"), configs))
 
 
 @pytest.fixture(scope="session")

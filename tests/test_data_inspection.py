@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from spine_ray.data import inspection as module
+from spine_ray.data import problems
 from spine_ray.data.inspection import Inspection, inspect_source, short_sides
 from spine_ray.data.places import FileTooLargeError
 from spine_ray.data.rows import Row, Source
@@ -49,23 +50,23 @@ def test_look_tells_content_and_size():
 def test_truncated_picture_is_a_problem(kind):
     whole = picture(kind)
     found = inspect(whole[: len(whole) // 2], whole)
-    assert found.looks[0].problem == module.DAMAGED
+    assert found.looks[0].problem == problems.DAMAGED
     assert found.readable == (1, 2)
 
 
 def test_flipped_bits_in_a_png_are_a_problem():
     broken = bytearray(picture("PNG"))
     broken[200] ^= 0xFF
-    assert inspect(bytes(broken)).looks[0].problem == module.DAMAGED
+    assert inspect(bytes(broken)).looks[0].problem == problems.DAMAGED
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", module.NO_BYTES),
-        (b"not a picture", module.NOT_A_PICTURE),
-        (FileNotFoundError("gone"), module.NOT_OPENED),
-        (PermissionError("closed"), module.NOT_OPENED),
+        (b"", problems.NO_BYTES),
+        (b"not a picture", problems.NOT_A_PICTURE),
+        (FileNotFoundError("gone"), problems.NOT_OPENED),
+        (PermissionError("closed"), problems.NOT_OPENED),
     ],
 )
 def test_unreadable_row_has_its_problem(content, problem):
@@ -76,7 +77,7 @@ def test_unreadable_row_has_its_problem(content, problem):
 
 
 def test_a_file_that_is_too_large_is_a_problem():
-    assert inspect(FileTooLargeError("x")).looks[0].problem == module.TOO_MANY_BYTES
+    assert inspect(FileTooLargeError("x")).looks[0].problem == problems.TOO_MANY_BYTES
 
 
 def test_only_a_file_of_several_frames_has_more():

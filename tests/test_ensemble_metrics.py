@@ -14,9 +14,11 @@ from spine_ray.ensemble.metrics import (
     group_sums,
     log_loss,
     macro_f1,
+    reliability,
     row_losses,
     scores_of,
     share_interval,
+    wilson_interval,
 )
 
 HAND = np.log(np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]))
@@ -34,6 +36,21 @@ def test_scores_equal_hand_computed_values() -> None:
 def test_calibration_error_equals_the_gap_of_hand_made_bins() -> None:
     # bin (0.5, 0.75]: confidence 0.6 and 0.7, one of two right; bin (0.75, 1]: confidence 0.8, right
     assert expected_calibration_error(HAND, LABELS, bins=4) == pytest.approx((abs(1 - 1.3) + abs(1 - 0.8)) / 3)
+
+
+def test_reliability_leaves_out_bins_without_rows_and_counts_every_row() -> None:
+    found = reliability(HAND, LABELS, bins=4)
+    np.testing.assert_allclose(found.confidence, [0.65, 0.8])
+    np.testing.assert_allclose(found.accuracy, [0.5, 1.0])
+    assert found.rows.tolist() == [2, 1]
+    assert found.error == expected_calibration_error(HAND, LABELS, bins=4)
+
+
+def test_wilsons_interval_equals_published_values_and_stays_inside() -> None:
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    low, high = wilson_interval(np.array([81 / 263, 15 / 148, 0.0, 1 / 29]), np.array([263, 148, 20, 29]))
+    np.testing.assert_allclose(low, [0.2553, 0.0624, 0.0, 0.0061], atol=5e-5)
+    np.testing.assert_allclose(high, [0.3662, 0.1605, 0.1611, 0.1718], atol=5e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,6 +8,7 @@ from spine_ray.ensemble.pool import (
     floored,
     log_pool,
     member_disagreement,
+    pairwise_disagreement,
     pooled,
     prob_pool,
 )
@@ -57,3 +58,13 @@ def test_one_of_eight_cannot_veto_what_seven_hold_nine_to_one() -> None:
     members = np.stack([sure_and_wrong, *[np.log([[0.9, 0.1]])] * 7])
     assert log_pool(floored(members), np.ones(8) / 8).argmax(axis=1)[0] == 0
     assert log_pool(members, np.ones(8) / 8).argmax(axis=1)[0] == 1
+
+
+def test_pairwise_disagreement_is_that_of_every_even_pair() -> None:
+    values, _, _ = _random(2)
+    found = pairwise_disagreement(values)
+    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_array_equal(np.diag(found), 0.0)
+    for one in range(len(values)):
+        for other in range(one):
+            assert found[one, other] == pytest.approx(disagreement(values[[one, other]], [0.5, 0.5]), abs=1e-12)

@@ -96,3 +96,8 @@ def test_how_often_is_said_in_words():
 )
 def test_what_commands_a_terminal_is_spelt_out_and_the_rest_stays(text, told):
     assert one_line(text) == told
+
+
+def test_a_long_name_is_cut():
+    assert one_line("abcdef", 6) == "abcdef"
+    assert one_line("abcdefg", 6) == "abcde\u2026"

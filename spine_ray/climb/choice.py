@@ -176,8 +176,19 @@ def stored_judge(paths: StudyPaths) -> Judge:
     return _judge(stored_choice(paths))
 
 
-def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, Any]], openings: int) -> None:
-    """Write `ensemble.json` and its copy, with what the very same ensemble scored on the test split."""
+def write_choice(
+    paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, Any]], openings: int, stored_side: int | None
+) -> None:
+    """Write `ensemble.json` and its copy.
+
+    Args:
+        paths: The study.
+        choice: The ensemble.
+        test: What the very same ensemble scored on the test split.
+        openings: How often the test split was looked at.
+        stored_side: Short side of the decoded pictures that the members were fitted and scored on, px; predicting
+            decodes at it too. None where none was fitted yet.
+    """
     ensemble = choice.ensemble
     members = [
         {
@@ -205,6 +216,7 @@ def write_choice(paths: StudyPaths, choice: Choice, test: Sequence[Mapping[str, 
         "report": ensemble.report,
         "test": list(test),
         "test_openings": openings,
+        "stored_side": stored_side,
     }
     write_twice(paths.ensemble, lambda place: replace_json(place, values))
 
@@ -238,6 +250,14 @@ def read_choice(paths: StudyPaths, trials: Mapping[str, Trial]) -> Choice:
     )
     candidates = tuple(trials[name] for name in stored["candidates"])
     return Choice(trials=candidates, ensemble=ensemble, wishes=stored_wishes(paths), judge=_judge(stored))
+
+
+def present_choice(paths: StudyPaths, present: Mapping[str, Trial]) -> Choice | None:
+    """Return the choice that the study keeps; None where there is none, or it is of rows as they were."""
+    stored = stored_choice(paths)
+    if not stored or any(name not in present for name in stored["candidates"]):
+        return None
+    return read_choice(paths, present)
 
 
 def kept_test(paths: StudyPaths, choice: Choice) -> tuple[dict[str, Any], ...]:

@@ -97,7 +97,8 @@ def pick(study: StoredStudy, edits: Edits, limits: Limits) -> Choice:
     wishes = _wishes(study, edits)
     choice = _changed(study, edits, wishes) if edits.is_small else _anew(study, wishes, limits)
     openings = len(study.record.test_openings)
-    write_choice(study.paths, choice, kept_test(study.paths, choice), openings)
+    side = stored_choice(study.paths).get("stored_side")
+    write_choice(study.paths, choice, kept_test(study.paths, choice), openings, side)
     return choice
 
 

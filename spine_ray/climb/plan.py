@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.known import Known
@@ -93,12 +92,11 @@ def keep_prediction(desk: Desk, prediction: Prediction) -> None:
     )
 
 
-def keep_outcome(desk: Desk, prediction: Prediction, budget: Budget) -> dict[str, Any]:
-    """Keep and return what was predicted for the way the gates decided, beside what it took until now."""
+def keep_outcome(desk: Desk, prediction: Prediction, budget: Budget) -> None:
+    """Keep what was predicted for the way the gates decided, beside what it took until now."""
     verdicts = [decision.verdict for decision in desk.decisions]
     told = told_against(prediction, verdicts, time.time() - budget.began)
     replace_json(desk.paths.plan, {"predicted": prediction.to_dict(), "told": told})
-    return told
 
 
 def _costs_on(shape: Shape, here: Shape, costs: Table) -> tuple[str, list[Table]]:

@@ -1,11 +1,11 @@
 """The board's rows: the controlled comparison, the best of each backbone, and what was trained on earlier rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from spine_ray.climb.desk import Desk
+from spine_ray.climb.files import StudyFiles
 from spine_ray.ensemble.metrics import bootstrap_interval
 from spine_ray.ladder.comparison import Comparison, compare_losses
 from spine_ray.ladder.evidence import Evidence
@@ -29,25 +29,30 @@ class Field:
     comparison: Comparison
 
 
-def board_rows(desk: Desk, evidence: Evidence) -> list[BoardRow]:
-    """Return every backbone at its start recipe, the best found of each, and the trials on earlier rows."""
-    present = list(desk.present.values())
+def board_rows(study: StudyFiles, evidence: Evidence) -> list[BoardRow]:
+    """Return every backbone at its start recipe, the best found of each, and the trials on earlier rows.
+
+    Args:
+        study: The study.
+        evidence: Of these trials at least, as far as they are of the present rows and completed.
+    """
+    present = list(study.present.values())
     starts = [trial for trial in present if trial.started.is_start]
-    earlier = [trial for name, trial in desk.trials.items() if name not in desk.present]
+    earlier = [trial for name, trial in study.trials.items() if name not in study.present]
     rows: list[BoardRow] = []
-    fields: tuple[tuple[Role, list[Trial]], ...] = (("start", starts), ("best", _best_of_each(evidence)))
+    fields: tuple[tuple[Role, list[Trial]], ...] = (("start", starts), ("best", best_of_each(present)))
     for role, trials in fields:
-        compared = _field(desk, evidence, trials)
-        rows += [_row(desk, evidence, trial, role, compared) for trial in trials]
-    return rows + [_row(desk, evidence, trial, "earlier", None) for trial in earlier if trial.is_completed]
+        compared = _field(study, evidence, trials)
+        rows += [_row(study, evidence, trial, role, compared) for trial in trials]
+    return rows + [_row(study, evidence, trial, "earlier", None) for trial in earlier if trial.is_completed]
 
 
-def write_comparison(desk: Desk, evidence: Evidence) -> None:
+def write_comparison(study: StudyFiles, evidence: Evidence) -> None:
     """Keep the controlled comparison with all its pairs; nothing where no start recipe was completed."""
-    compared = _field(desk, evidence, [trial for trial in desk.present.values() if trial.started.is_start])
+    compared = _field(study, evidence, [trial for trial in study.present.values() if trial.started.is_start])
     if compared is None:
         return
-    costs = desk.costs
+    costs = study.costs
     found = compared.comparison
     rows = []
     for place in found.order:
@@ -74,34 +79,35 @@ def write_comparison(desk: Desk, evidence: Evidence) -> None:
         "rows": rows,
         "margins": found.margins[np.ix_(order, order)].tolist(),
     }
-    replace_json(desk.paths.comparison, values)
+    replace_json(study.paths.comparison, values)
 
 
-def _best_of_each(evidence: Evidence) -> list[Trial]:
+def best_of_each(trials: Iterable[Trial]) -> list[Trial]:
+    """Return every backbone's completed trial with the lowest OOF log-loss, the first of equals."""
     best: dict[str, tuple[float, Trial]] = {}
-    for place, trial in enumerate(evidence.trials):
-        loss, name = float(evidence.losses[place].mean()), trial.config.backbone
-        if name not in best or loss < best[name][0]:
+    for trial in trials:
+        loss, name = trial.log_loss, trial.config.backbone
+        if trial.is_completed and loss is not None and (name not in best or loss < best[name][0]):
             best[name] = (loss, trial)
     return [trial for _, trial in best.values()]
 
 
-def _field(desk: Desk, evidence: Evidence, trials: Sequence[Trial]) -> Field | None:
+def _field(study: StudyFiles, evidence: Evidence, trials: Sequence[Trial]) -> Field | None:
     known = {trial.trial_id: place for place, trial in enumerate(evidence.trials)}
     here = tuple(trial for trial in trials if trial.trial_id in known)
     if not here:
         return None
     places = tuple(known[trial.trial_id] for trial in here)
-    found = compare_losses(evidence.losses[list(places)], evidence.groups, seed=desk.request.seed)
+    found = compare_losses(evidence.losses[list(places)], evidence.groups, seed=study.record.seed)
     return Field(here, places, found)
 
 
-def _row(desk: Desk, evidence: Evidence, trial: Trial, role: Role, field: Field | None) -> BoardRow:
+def _row(study: StudyFiles, evidence: Evidence, trial: Trial, role: Role, field: Field | None) -> BoardRow:
     at = field.trials.index(trial) if field and trial in field.trials else None
     loss, low, high, behind, margin = trial.log_loss, None, None, None, None
     if field is not None and at is not None:
         losses = evidence.losses[field.places[at]]
-        loss, (low, high) = float(losses.mean()), bootstrap_interval(losses, evidence.groups, seed=desk.request.seed)
+        loss, (low, high) = float(losses.mean()), bootstrap_interval(losses, evidence.groups, seed=study.record.seed)
         behind, margin = field.comparison.behind(at)
     speeds = [epoch.train_images_s for epoch in trial.epochs]
     return BoardRow(
@@ -121,13 +127,13 @@ def _row(desk: Desk, evidence: Evidence, trial: Trial, role: Role, field: Field 
         minutes=trial.seconds / 60,
         train_images_s=float(np.median(speeds)) if speeds else None,
         macs=trial.started.macs,
-        note="; ".join(_notes(desk, trial, role, field)),
+        note="; ".join(_notes(study, trial, role, field)),
     )
 
 
-def _notes(desk: Desk, trial: Trial, role: Role, field: Field | None) -> Iterator[str]:
+def _notes(study: StudyFiles, trial: Trial, role: Role, field: Field | None) -> Iterator[str]:
     """Say what a reader of the row must know."""
-    tiers = [tier for space in desk.prepared.spaces for tier in space.tiers]
+    tiers = [tier for space in study.spaces for tier in space.tiers]
     if any(trial.config.backbone in tier.overrides for tier in tiers):
         yield "recipe overridden"
     if role == "earlier":
@@ -138,7 +144,7 @@ def _notes(desk: Desk, trial: Trial, role: Role, field: Field | None) -> Iterato
     if field is not None and trial in field.trials:
         yield from _compared(trial, role, field)
     if role == "start":
-        yield from _misleading_tier(desk, trial)
+        yield from _misleading_tier(study, trial)
 
 
 def _compared(trial: Trial, role: Role, field: Field) -> Iterator[str]:
@@ -157,15 +163,15 @@ def _differences(trial: Trial, reference: Trial) -> list[str]:
     return names + (["number of views"] if trial.views != reference.views else [])
 
 
-def _misleading_tier(desk: Desk, trial: Trial) -> Iterator[str]:
+def _misleading_tier(study: StudyFiles, trial: Trial) -> Iterator[str]:
     """Say where a trial of a higher tier took less time than one of a lower, both trained to their end."""
-    order = [tier.name for space in desk.prepared.spaces for tier in space.tiers]
+    order = study.tiers
     if trial.started.tier not in order or not trial.is_completed:
         return
     below = order[: order.index(trial.started.tier)]
     dearer = [
         other
-        for other in desk.present.values()
+        for other in study.present.values()
         if other.started.is_start and other.is_completed and other.started.tier in below
         if other.seconds > _CLEARLY * trial.seconds and other.started.total_steps == trial.started.total_steps
     ]

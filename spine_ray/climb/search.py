@@ -10,8 +10,10 @@ from dataclasses import replace
 import torch
 
 from spine_ray.climb.afar import Afar, held_afar
+from spine_ray.climb.changes import keep_change
 from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
-from spine_ray.climb.history import keep_change, look_at_change, look_back
+from spine_ray.climb.files import read_files
+from spine_ray.climb.history import look_at_change, look_back
 from spine_ray.climb.plan import check_shape, keep_outcome, keep_prediction, predict
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
@@ -29,7 +31,7 @@ from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.prediction import Prediction
 from spine_ray.show.live import Progress
-from spine_ray.show.page import ReportPage, write_report
+from spine_ray.show.report import ReportPage
 from spine_ray.space.cost_matrix import cost_table
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord, write_record
@@ -58,19 +60,22 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         before = look_back(desk)
         prediction = None
         if request.update:
+            desk.paths.plan.unlink(missing_ok=True)  # it is of another search
             bring_up_to_date(desk, request.update, budget)
         else:
             prediction = _predict(desk, budget)
             for space in desk.prepared.spaces:
                 Climb(desk, StudyRunner(desk), space, budget).run()
         shipped = ship(desk, desk.prepared.spaces[-1], budget)
-        write_comparison(desk, shipped.evidence)
-        change = look_at_change(desk, before, shipped)
-        keep_change(desk.paths, change)
-        told = None if prediction is None else keep_outcome(desk, prediction, budget)
-        page = page_of(desk, shipped, change, told)
+        keep_change(desk.paths, look_at_change(desk, before, shipped))
+        if prediction is not None:
+            keep_outcome(desk, prediction, budget)
+        # From here on the files speak, so that the page is the one that `report` writes.
+        study = read_files(desk.paths.root)
+        write_comparison(study, shipped.evidence)
+        page = page_of(study)
         desk.tracker.refresh()
-        write_report(desk.paths.report, page)
+        _write_report(desk, page)
     return page
 
 
@@ -93,6 +98,13 @@ def plan_search(request: SearchRequest, source: Source, progress: Progress) -> P
         ]
         desk.measure(freezes)
         return predict(desk, budget, request.on)
+
+
+def _write_report(desk: Desk, page: ReportPage) -> None:
+    from spine_ray.show.page import write_report  # only here: it loads what draws the figures
+
+    desk.progress.say("drawing the report")
+    write_report(desk.paths.report, page)
 
 
 def _predict(desk: Desk, budget: Budget) -> Prediction:

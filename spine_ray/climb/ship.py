@@ -12,6 +12,7 @@ import numpy.typing as npt
 from spine_ray.climb.choice import Choice, Judge, Limits, kept_test, make_choice, stored_wishes, write_choice
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.request import StoppedByGate
+from spine_ray.core.pixels import short_side
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import bootstrap_interval, row_losses, share_interval
 from spine_ray.ensemble.selection import pooled_log_probs
@@ -60,7 +61,7 @@ def ship(desk: Desk, space: Space, budget: Budget) -> Shipped:
         desk.study = desk.study.with_opening(opening)
         write_record(desk.paths, desk.study)
         openings = len(desk.study.test_openings)
-    write_choice(desk.paths, choice, test, openings)
+    write_choice(desk.paths, choice, test, openings, short_side(desk.prepared.largest_resolution))
     return Shipped(evidence=evidence, choice=choice, test=test, openings=openings)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-from rapidfuzz import process
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.layers.drop import DropPath
@@ -65,6 +64,8 @@ def check_name(backbone: str) -> None:
     """
     arch, _, tag = backbone.partition(".")
     if not is_model(arch):
+        from rapidfuzz import process  # here, because predicting needs no more than what runs the models
+
         near = [match[0] for match in process.extract(arch, timm.list_models(), limit=3)]
         raise ValueError(f"unknown backbone {backbone!r}: timm has no such model (near: {', '.join(near)})")
     tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]

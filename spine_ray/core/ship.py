@@ -23,23 +23,46 @@ def trained_arrays(model: nn.Module) -> Arrays:
     return {name: np.array(array) for name, array in as_arrays(trained_tensors(model)).items()}
 
 
-def rebuild(
-    config: TrialConfig, task: Task, setup: Setup, arrays: Mapping[str, npt.NDArray[np.generic]]
-) -> tuple[nn.Module, Inputs]:
-    """Build the whole model as its fit began, put the trained tensors in, and return it with what it is fed with.
+def whole_arrays(model: nn.Module) -> Arrays:
+    """Return all that a model needs to be what it is, trained or frozen, as arrays."""
+    return {name: np.array(tensor.cpu().contiguous().numpy()) for name, tensor in model.state_dict().items()}
+
+
+def fitted_network(
+    config: TrialConfig, classes: int, seed: int, setup: Setup, arrays: Mapping[str, npt.NDArray[np.generic]]
+) -> Network:
+    """Build the whole model as its fit began and put the trained tensors in.
 
     Args:
         config: The member's configuration.
-        task: Pictures, classes and the study's seed: a frozen prefix of random weights is drawn from it again.
+        classes: Outputs of the classifier.
+        seed: The study's: a frozen prefix of random weights is drawn from it again.
         setup: Device, arithmetic and initial weights.
-        arrays: What `trained_arrays` returned.
+        arrays: What `trained_arrays` or `whole_arrays` returned.
 
     Raises:
-        ValueError: If a tensor is not one of the model's.
+        ValueError: If the tensors are not the model's.
     """
-    network = Network(config, task.classes, task.seed, setup)
+    network = Network(config, classes, seed, setup)
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    unknown = network.model.load_state_dict(tensors, strict=False).unexpected_keys
-    if unknown:
-        raise ValueError(f"the stored weights of {config.trial_id} do not fit {config.backbone}: {unknown[0]}")
-    return network.model.eval(), pictures_for(config.recipe, network, task)
+    strange = sorted(set(trained_tensors(network.model)) - set(tensors))
+    try:
+        strange = network.model.load_state_dict(tensors, strict=False).unexpected_keys or strange
+    except RuntimeError as error:  # torch's word for a tensor of another shape
+        raise ValueError(f"the stored weights of {config.trial_id} do not fit {config.backbone}: {error}") from error
+    if strange:
+        raise ValueError(f"the stored weights of {config.trial_id} do not fit {config.backbone}: {strange[0]}")
+    network.model.eval()
+    return network
+
+
+def rebuild(
+    config: TrialConfig, task: Task, setup: Setup, arrays: Mapping[str, npt.NDArray[np.generic]]
+) -> tuple[nn.Module, Inputs]:
+    """Return a fitted model with what it is fed with; arguments as those of `fitted_network`.
+
+    Raises:
+        ValueError: If the tensors are not the model's.
+    """
+    network = fitted_network(config, task.classes, task.seed, setup, arrays)
+    return network.model, pictures_for(config.recipe, network, task)

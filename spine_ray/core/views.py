@@ -78,14 +78,28 @@ def render(pixels: PixelFile, rows: npt.NDArray[np.int64], boxes: Boxes, resolut
     """
     batch = torch.empty((len(rows), 3, resolution, resolution), dtype=torch.uint8)
     for place, row in enumerate(rows):
-        picture = pixels.picture(int(row))
-        height, width = picture.shape[:2]
-        short = min(height, width)
-        crop_height = min(height, max(1, round(short * float(boxes.height[place]))))
-        crop_width = min(width, max(1, round(short * float(boxes.width[place]))))
-        top = round((height - crop_height) * float(boxes.down[place]))
-        left = round((width - crop_width) * float(boxes.across[place]))
-        crop = torch.from_numpy(np.array(picture[top : top + crop_height, left : left + crop_width]))
-        scaled = interpolate(crop.permute(2, 0, 1)[None], (resolution, resolution), mode="bilinear", antialias=True)
-        batch[place] = scaled[0].flip(-1) if boxes.mirrored[place] else scaled[0]
+        batch[place] = _cut(pixels.picture(int(row)), boxes, place, resolution)
     return batch
+
+
+def scoring_view(picture: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+    """Return the scoring view of one decoded picture, uint8 (3, resolution, resolution).
+
+    Args:
+        picture: (height, width, 3), decoded at the stored side of the study.
+        resolution: Side of the view, px.
+    """
+    return _cut(picture, scoring_boxes(1), 0, resolution)
+
+
+def _cut(picture: npt.NDArray[np.uint8], boxes: Boxes, place: int, resolution: int) -> Tensor:
+    """Return one crop of one picture, scaled, uint8 (3, resolution, resolution)."""
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    crop_height = min(height, max(1, round(short * float(boxes.height[place]))))
+    crop_width = min(width, max(1, round(short * float(boxes.width[place]))))
+    top = round((height - crop_height) * float(boxes.down[place]))
+    left = round((width - crop_width) * float(boxes.across[place]))
+    crop = torch.from_numpy(np.array(picture[top : top + crop_height, left : left + crop_width]))
+    scaled = interpolate(crop.permute(2, 0, 1)[None], (resolution, resolution), mode="bilinear", antialias=True)[0]
+    return scaled.flip(-1) if boxes.mirrored[place] else scaled

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from spine_ray.data.albums import is_picture
 from spine_ray.data.audit_classes import class_findings
 from spine_ray.data.audit_copies import copy_findings
 from spine_ray.data.audit_files import file_findings
@@ -13,7 +14,6 @@ from spine_ray.data.counted import counted
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.findings import Audit, Finding, Level
 from spine_ray.data.shortcuts import shortcut_findings
-from spine_ray.data.sources import is_picture
 
 
 def audit(evidence: Evidence) -> Audit:

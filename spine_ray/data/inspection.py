@@ -8,22 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from spine_ray.data.colours import is_deep, is_see_through
 from spine_ray.data.likeness import MIN_SIDE, Print, print_of
-from spine_ray.data.pictures import UnsafePictureError, open_picture, room_to_decode
+from spine_ray.data.pictures import open_picture, room_to_decode
 from spine_ray.data.places import FileTooLargeError
+from spine_ray.data.problems import NO_BYTES, NOT_OPENED, TOO_MANY_BYTES, problem_of
 from spine_ray.data.rows import Source
 
 BATCH_ROWS = 4096
 MAX_THREADS = 16
-NO_BYTES = "no bytes"
-NOT_OPENED = "the file is missing or may not be read"
-NOT_A_PICTURE = "not a picture of a known kind"
-DAMAGED = "truncated or damaged"
-TOO_LARGE = "too many pixels, or too long a side, to decode safely"
-TOO_MANY_BYTES = "larger than a picture's file should be"
 _ORIENTATION = 0x0112
 """The EXIF tag."""
 _LYING = (5, 6, 7, 8)
@@ -116,13 +111,8 @@ def _look(source: Source, index: int) -> Look:
         return Look(digest=digest, problem=NO_BYTES)
     try:
         return _decoded(digest, content)
-    except UnsafePictureError:
-        return Look(digest=digest, problem=TOO_LARGE)
-    except UnidentifiedImageError:
-        return Look(digest=digest, problem=NOT_A_PICTURE)
-    except Exception:
-        # Pillow's decoders answer broken bytes with errors of many kinds, SyntaxError and struct.error among them.
-        return Look(digest=digest, problem=DAMAGED)
+    except Exception as error:
+        return Look(digest=digest, problem=problem_of(error))
 
 
 def _digest(content: bytes) -> str:

@@ -1,7 +1,6 @@
 """Where the user's files lie: local paths and URIs, opened through fsspec. Knows nothing of pictures or labels."""
 
 import errno
-import functools
 import os
 import posixpath
 from collections.abc import Iterable
@@ -10,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
-from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
-from pyarrow.fs import FileSystem
 
 from spine_ray.data.pictures import MAX_BYTES
 
@@ -63,7 +59,9 @@ class Place:
         except ImportError as error:  # fsspec's own package for such a store is not installed; Arrow may know it
             if self.uri.partition("://")[0] not in _STORES:
                 raise ValueError(f"cannot open {self.uri}: {error}") from error
-            fs, path = _through_arrow(self.uri)
+            from spine_ray.data.arrow_store import through_arrow  # here: a bundle predicts without pyarrow
+
+            fs, path = through_arrow(self.uri)
         except ValueError as error:
             raise ValueError(f"cannot open {self.uri}: {error}") from error
         return fs, str(path).rstrip("/")
@@ -142,25 +140,6 @@ class Place:
             if posixpath.basename(full) not in listed[folder] and not fs.isfile(full):
                 return path
         return None
-
-
-class _ArrowStore(ArrowFSWrapper):  # type: ignore[misc]
-    """An object store; its files are streams, in which nothing can be skipped."""
-
-    def cat_file(self, path: str, start: None = None, end: int | None = None, **_: Any) -> bytes:
-        with self.open(path, "rb") as file:
-            content: bytes = file.read(end)
-        return content
-
-
-@functools.lru_cache(maxsize=8)
-def _through_arrow(uri: str) -> tuple[_ArrowStore, str]:
-    """Open a store with what pyarrow brings along."""
-    try:
-        store, path = FileSystem.from_uri(uri)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"cannot open {uri}: {' '.join(str(error).split())}") from error
-    return _ArrowStore(store), path
 
 
 def _names_in(fs: Any, folder: str) -> set[str]:

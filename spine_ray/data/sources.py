@@ -3,15 +3,12 @@
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from spine_ray.data.albums import PICTURE_SUFFIXES, is_picture
 from spine_ray.data.digits import digits_source
 from spine_ray.data.places import LEAVES, Place, is_file
 from spine_ray.data.rows import FileReader, Row, Source, Split
 from spine_ray.data.tables import csv_source, parquet_source
 
-PICTURE_SUFFIXES = (
-    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
-    *(".tga", ".tif", ".tiff", ".webp"),
-)
 SPLIT_FOLDERS: dict[str, Split] = {"train": "dev", "test": "test"}
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 ALLOWED = "a folder of class folders, a .csv or a .parquet"
@@ -85,11 +82,6 @@ def _root(folder: Path) -> Place:
     if not folder.is_dir():
         raise ValueError(f"--data-root {folder} is not a folder")
     return Place.of(str(folder))
-
-
-def is_picture(path: str) -> bool:
-    """Whether the file's name says that it is a picture."""
-    return PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES
 
 
 def _visible_files(name: str, place: Place) -> list[str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from spine_ray.ensemble.candidates import Candidates
 from spine_ray.ensemble.choose import calibrate, choose
 from spine_ray.ensemble.pool import PoolName
+from spine_ray.ensemble.sizes import losses_by_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +20,8 @@ class CrossFit:
     ensemble: dict[PoolName, NDArray[np.float64]]
     picks: dict[PoolName, tuple[tuple[int, ...], ...]]
     """The members chosen for each fold."""
+    by_size: dict[PoolName, NDArray[np.float64]]
+    """(most members, samples), log-loss of each row with at most 1 member, at most 2, ..., nats."""
     singles: tuple[int, ...]
     """The best single model chosen for each fold."""
 
@@ -52,6 +55,7 @@ def cross_fit(
     single = np.zeros(shape)
     ensemble = {pool: np.zeros(shape) for pool in pools}
     picks: dict[PoolName, list[tuple[int, ...]]] = {pool: [] for pool in pools}
+    by_size = {pool: np.zeros((candidates.rules.max_members, shape[0])) for pool in pools}
     singles = []
     for fold in np.unique(folds):
         seen, held_out = candidates.on(np.flatnonzero(folds != fold)), np.flatnonzero(folds == fold)
@@ -60,12 +64,14 @@ def cross_fit(
         single[held_out] = calibrated.alone(calibrated.single).apply(unseen)
         singles.append(calibrated.single)
         for pool, problem in problems.items():
-            model = choose(seen, calibrated, pool, problem).model
-            ensemble[pool][held_out] = model.apply(unseen)
-            picks[pool].append(model.members)
+            chosen = choose(seen, calibrated, pool, problem)
+            ensemble[pool][held_out] = chosen.model.apply(unseen)
+            picks[pool].append(chosen.model.members)
+            by_size[pool][:, held_out] = losses_by_size(seen, unseen, calibrated, chosen)
     return CrossFit(
         single=single,
         ensemble=ensemble,
         picks={pool: tuple(found) for pool, found in picks.items()},
+        by_size=by_size,
         singles=tuple(singles),
     )

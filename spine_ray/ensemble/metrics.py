@@ -1,5 +1,7 @@
 """Scores of log-probabilities against labels, and the interval of a mean when rows come in groups."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -39,16 +41,49 @@ def macro_f1(log_probs: NDArray[np.float64], labels: ArrayLike) -> float:
     return float((2.0 * hits[present] / total[present]).mean())
 
 
-def expected_calibration_error(log_probs: NDArray[np.float64], labels: ArrayLike, *, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy over equally wide bins of confidence; lower is better.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reliability:
+    """How often the likeliest class is right, by how sure the model was of it; bins without rows are left out."""
 
-    The top-label form of Guo et al. 2017 (arXiv 1706.04599), bins closed on the right.
+    confidence: NDArray[np.float64]
+    """(bins,), mean probability of the likeliest class, ascending."""
+    accuracy: NDArray[np.float64]
+    """(bins,), share of rows on which it is the label."""
+    rows: NDArray[np.int64]
+    """(bins,)."""
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean gap between the two over the rows, 0 to 1; lower is better."""
+        return float((np.abs(self.accuracy - self.confidence) * self.rows).sum() / self.rows.sum())
+
+
+def reliability(log_probs: NDArray[np.float64], labels: ArrayLike, *, bins: int = 15) -> Reliability:
+    """Return how confidence and accuracy go together, in equally wide bins of confidence, closed on the right.
+
+    Args:
+        log_probs: (samples, classes).
+        labels: (samples,).
+        bins: How many bins there are from 0 to 1.
     """
     confidence = np.exp(np.max(log_probs, axis=1))
     is_right = np.argmax(log_probs, axis=1) == np.asarray(labels)
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=is_right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    rows = np.bincount(place, minlength=bins)
+    used = rows > 0
+    return Reliability(
+        confidence=np.bincount(place, weights=confidence, minlength=bins)[used] / rows[used],
+        accuracy=np.bincount(place, weights=is_right, minlength=bins)[used] / rows[used],
+        rows=rows[used],
+    )
+
+
+def expected_calibration_error(log_probs: NDArray[np.float64], labels: ArrayLike, *, bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy over equally wide bins of confidence; lower is better.
+
+    The top-label form of Guo et al. 2017 (arXiv 1706.04599).
+    """
+    return reliability(log_probs, labels, bins=bins).error
 
 
 def expected_cost(log_probs: NDArray[np.float64], labels: ArrayLike, costs: NDArray[np.float64]) -> float:
@@ -157,6 +192,15 @@ def share_interval(hits: ArrayLike, groups: ArrayLike | None, *, seed: int) -> t
     if 0.0 < share < 1.0:
         return bootstrap_interval(right, groups, seed=seed)
     count = len(right) if groups is None else len(np.unique(np.asarray(groups)))
-    # Wilson's interval where all are right is (count / (count + z^2), 1), and mirrored where all are wrong.
-    inner = count / (count + _NORMAL_975**2)
-    return (inner, 1.0) if share == 1.0 else (0.0, 1.0 - inner)
+    low, high = wilson_interval(np.array([share]), np.array([count]))
+    return float(low[0]), float(high[0])
+
+
+def wilson_interval(
+    shares: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of Wilson's 95 % score interval (1927) of shares of so many independent cases each."""
+    square = _NORMAL_975**2
+    middle = (counts * shares + square / 2) / (counts + square)
+    reach = _NORMAL_975 * np.sqrt(counts * shares * (1.0 - shares) + square / 4) / (counts + square)
+    return np.clip(middle - reach, 0.0, 1.0), np.clip(middle + reach, 0.0, 1.0)

@@ -16,6 +16,8 @@ class Selection:
     counts: tuple[int, ...]
     trajectory: tuple[float, ...]
     """Log-loss plus price of cost after each greedy step, nats."""
+    picks: tuple[int, ...]
+    """The greedy steps themselves, the pinned first."""
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -28,7 +30,7 @@ def search(problem: Problem) -> Selection:
     """Walk, keep the best prefix, then drop and swap members as long as that helps. Pinned members never leave."""
     way = walk(problem)
     counts = polish(problem, {pick: way.best.count(pick) for pick in way.best})
-    return Selection(members=tuple(counts), counts=tuple(counts.values()), trajectory=way.trajectory)
+    return Selection(members=tuple(counts), counts=tuple(counts.values()), trajectory=way.trajectory, picks=way.picks)
 
 
 def polish(problem: Problem, counts: dict[int, int]) -> dict[int, int]:

@@ -68,3 +68,19 @@ def disagreement(log_probs: NDArray[np.float64], weights: ArrayLike) -> float:
     """
     shares = np.asarray(weights, dtype=np.float64)
     return float(shares @ member_disagreement(log_pool(log_probs, shares), log_probs))
+
+
+def pairwise_disagreement(log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what an even log pool of two members gains over the mean of both, (members, members), nats.
+
+    It is `disagreement` of every pair with weights of a half, which is their Bhattacharyya distance: at least 0, and 0
+    for a member with itself.
+
+    Args:
+        log_probs: (members, samples, classes), normalised.
+    """
+    roots = np.exp(0.5 * log_probs.transpose(1, 0, 2))
+    likeness = np.minimum(roots @ roots.transpose(0, 2, 1), 1.0)
+    found: NDArray[np.float64] = -np.log(likeness).mean(axis=0)
+    np.fill_diagonal(found, 0.0)
+    return found

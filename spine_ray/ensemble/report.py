@@ -132,6 +132,7 @@ def report_of(evidence: Evidence, answer: Model, reason: str, mistakes: NDArray[
         "pool_log_loss": {str(name): loss for name, loss in evidence.pool_losses.items()},
         "cross_fit": evidence.honest.to_dict() if evidence.honest else None,
         "cross_fit_scores": _cross_fit_scores(evidence, mistakes),
+        "cross_fit_by_members": _by_members(evidence),
         "apparent": evidence.apparent.to_dict(),
         "members": _members(evidence, answer, parts, prices.parts(answer.members)),
         "families": len({candidates.traits.families[member] for member in answer.members}),
@@ -184,6 +185,22 @@ def _cross_fit_scores(evidence: Evidence, mistakes: NDArray[np.float64]) -> dict
         "ensemble": scores_of(found.ensemble[evidence.chosen.pool], labels, mistakes),
         "best_single": scores_of(found.single, labels, mistakes),
     }
+
+
+def _by_members(evidence: Evidence) -> list[dict[str, float]]:
+    """Return the cross-fitted gain over the single best of at most 1 member, at most 2, ..., as far as any was chosen.
+
+    The last is the gain of the whole procedure.
+    """
+    candidates, pool = evidence.candidates, evidence.chosen.pool
+    most = max((len(members) for found in evidence.cross_fits for members in found.picks[pool]), default=0)
+    rows = []
+    for size in range(max(1, min(len(candidates.rules.pinned), most)), most + 1):
+        apart = [
+            row_losses(each.single, candidates.labels) - each.by_size[pool][size - 1] for each in evidence.cross_fits
+        ]
+        rows.append({"members": size, **honest_gain(apart, candidates.groups).to_dict()})
+    return rows
 
 
 def _members(evidence: Evidence, answer: Model, parts: Parts, costs: Sequence[Amount]) -> list[dict[str, Any]]:

@@ -211,9 +211,10 @@ def best_are_starts(rows: Sequence[BoardRow]) -> bool:
     return bool(best) and best <= starts
 
 
-def loss_order(row: BoardRow) -> tuple[float, int, str]:
-    """Order rows by log-loss (none last), then by MACs, then by name."""
-    return (float("inf") if row.log_loss is None else row.log_loss, row.macs, row.trial_id)
+def loss_order(row: BoardRow) -> tuple[bool, float, int, str]:
+    """Order rows by log-loss, then by MACs, then by name; those that were not compared, or have none, come last."""
+    loss = float("inf") if row.log_loss is None else row.log_loss
+    return (row.behind is None, loss, row.macs, row.trial_id)
 
 
 def behind_text(row: BoardRow) -> str:
@@ -355,7 +356,7 @@ def _role_table(rows: Sequence[BoardRow], notes: Sequence[str]) -> Table:
     for name in ("log-loss", "behind the best", "acc.", "min", "MACs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", justify="right", style="dim", no_wrap=True)
-    for place, row in enumerate(rows):
+    for row in rows:
         table.add_row(
             Text(row.tier),
             Text(row.backbone),
@@ -368,7 +369,7 @@ def _role_table(rows: Sequence[BoardRow], notes: Sequence[str]) -> Table:
             minutes_text(row.minutes),
             count_text(row.macs),
             str(notes.index(row.note) + 1) if row.note else "",
-            style="bold" if place == 0 and row.log_loss is not None else None,
+            style="bold" if row.behind == 0.0 else None,
         )
     return table
 

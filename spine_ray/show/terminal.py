@@ -15,7 +15,7 @@ from spine_ray.show.board import (
     gates_table,
     print_answer,
 )
-from spine_ray.show.page import ReportPage
+from spine_ray.show.report import ReportPage
 
 
 def print_ensemble(console: Console, ensemble: EnsembleBoard, wishes: Sequence[str], not_fitted: Sequence[str]) -> None:
@@ -42,9 +42,10 @@ def print_page(console: Console, page: ReportPage) -> None:
         console.print(ensemble_table(page.ensemble))
     if page.final is not None:
         console.print(final_table(page.final))
-    if page.changed:
+    changed = [*page.changed, *([page.timing.line] if page.timing and page.timing.line else [])]
+    if changed:
         console.print("What this search changed", style="bold")
-    for line in page.changed:
+    for line in changed:
         console.print(f"  {line}", markup=False, highlight=False)
     if page.failures:
         console.print(failures_table(page.failures))

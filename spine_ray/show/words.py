@@ -11,11 +11,15 @@ _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u20
 """What turns the direction of writing, so that a name reads as another."""
 
 
-def one_line(text: str) -> str:
-    """Write a text of the user's on one line, in which nothing commands a terminal: such characters are spelt out."""
-    if text.isprintable():
-        return text
-    return "".join(_spelt(character) for character in text)
+def one_line(text: str, most: int | None = None) -> str:
+    """Write a text of the user's on one line, in which nothing commands a terminal: such characters are spelt out.
+
+    Args:
+        text: Anything.
+        most: Characters to show; None for all.
+    """
+    seen = text if text.isprintable() else "".join(_spelt(character) for character in text)
+    return seen if most is None or len(seen) <= most else f"{seen[: most - 1]}\u2026"
 
 
 def loss_text(value: float | None) -> str:

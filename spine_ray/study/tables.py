@@ -107,9 +107,15 @@ def read_samples(path: Path) -> Samples:
 
 def write_trials(paths: StudyPaths, trials: Iterable[Trial], costs: Costs) -> None:
     """Write `trials.parquet`: one row a trial, finished or not; nothing where there are none."""
+    table = trials_table(trials, costs)
+    if table.num_rows:
+        replace_table(paths.trials, table)
+
+
+def trials_table(trials: Iterable[Trial], costs: Costs) -> pa.Table:
+    """Return one row a trial, finished or not; without columns where there are none."""
     rows = [_trial_row(trial, costs.get(cost_key(trial.config))) for trial in trials]
-    if rows:
-        replace_table(paths.trials, _table(rows, _NULLABLE))
+    return _table(rows, _NULLABLE) if rows else pa.table({})
 
 
 def write_costs(paths: StudyPaths, costs: Iterable[Cost]) -> None:

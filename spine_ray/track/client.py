@@ -146,6 +146,14 @@ class Client:
         """Store a small file with a run."""
         self._mlflow.log_text(run.run_id, text, name)
 
+    def register(self, run: Run, model: Path, name: str) -> str:
+        """Store a model's folder with a run and make it a new version of a registered model; return its URI."""
+        self._mlflow.log_artifacts(run.run_id, str(model), "model")
+        if not self._mlflow.search_registered_models(filter_string=f"name = '{name}'"):
+            self._mlflow.create_registered_model(name)
+        made = self._mlflow.create_model_version(name, f"runs:/{run.run_id}/model", run.run_id)
+        return f"models:/{name}/{made.version}"
+
     def _find_or_create_experiment(self, study: str, study_id: str) -> Any:
         for known in self._mlflow.search_experiments(filter_string=f"tags.`{STUDY_TAG}` = '{study_id}'"):
             if self._place in (None, known.artifact_location):

@@ -153,6 +153,38 @@ def deliver(uri: str, paths: StudyPaths) -> None:
         ValueError: If the study cannot be read.
         ConnectionError: If the store does not take it.
     """
+    runs = _brought(uri, paths)
+    try:
+        store_files(runs, paths)
+    except Exception as error:
+        _log.warning("MLflow at %s does not take the files of runs: %s", public_uri(uri), _why(error, uri))
+
+
+def register(uri: str, paths: StudyPaths, model: Path, name: str) -> str:
+    """Store an MLflow model of the ensemble with its run, and register it; the caller holds the study.
+
+    Args:
+        uri: MLflow's tracking URI.
+        paths: The study, which MLflow is made to say first.
+        model: Folder of the MLflow model.
+        name: Of the registered model, which gets a new version.
+
+    Returns:
+        The model's URI, such as `models:/flowers/2`.
+
+    Raises:
+        ValueError: If the study cannot be read.
+        ConnectionError: If the store does not take it.
+    """
+    runs = _brought(uri, paths)
+    try:
+        return runs.register(model, name)
+    except Exception as error:
+        raise ConnectionError(f"MLflow at {public_uri(uri)} does not take the model: {_why(error, uri)}") from error
+
+
+def _brought(uri: str, paths: StudyPaths) -> StudyRuns:
+    """Return the study's runs, which say what the study says."""
     events = read_ledger(paths.ledger)
     tracking = read_tracking(paths) or keep_tracking(paths, None)
     try:
@@ -162,10 +194,7 @@ def deliver(uri: str, paths: StudyPaths) -> None:
         runs.end()
     except Exception as error:
         raise ConnectionError(f"MLflow at {public_uri(uri)} does not take the study: {_why(error, uri)}") from error
-    try:
-        store_files(runs, paths)
-    except Exception as error:
-        _log.warning("MLflow at %s does not take the files of runs: %s", public_uri(uri), _why(error, uri))
+    return runs
 
 
 def store_files(runs: StudyRuns, paths: StudyPaths) -> None:

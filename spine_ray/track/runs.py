@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from spine_ray.study.events import Event
@@ -28,6 +29,8 @@ ENDED_TAG = "spine.ended"
 
 OOF_TAG = "spine.oof"
 """Where the OOF logits are: set after the other files, so that a run which has it lacks none."""
+MODEL_TAG = "spine.model"
+"""Of the ensemble's run: the newest registered model that was made of it."""
 NAME_TAGS = {"tier": "spine.tier", "trial": "spine.trial_id", "ensemble": "spine.ensemble"}
 """By kind of run: the tag that says what it stands for."""
 
@@ -99,6 +102,19 @@ class StudyRuns:
         where = oof_place(self._paths, trial)
         self._client.log(run, tags={"mlflow.note.content": f"OOF logits: `{where}`", OOF_TAG: where})
         del self.without_files[trial.trial_id]
+
+    def register(self, model: Path, name: str) -> str:
+        """Store a model with the ensemble's run, make it a version of a registered model, and return its URI.
+
+        Raises:
+            ValueError: If there is no ensemble.
+        """
+        run = next((run for (kind, _), run in self._runs.items() if kind == "ensemble"), None)
+        if run is None:
+            raise ValueError("the study has no ensemble yet")
+        registered = self._client.register(run, model, name)
+        self._client.log(run, tags={MODEL_TAG: registered})
+        return registered
 
     def _look_up(self) -> None:
         found: dict[tuple[str, str], list[Run]] = {}

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,8 @@ from spine_ray.tune.warm import WarmProcess
 
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
-
-
+_ANSWER_S = 10.0
+"""How long a cluster may take to answer at all, s."""
 _PAUSE_S = 0.02
 _DEATHS = 3
 """Times that a piece of work is handed to a worker's successor, where ray can do so without loss."""
@@ -66,6 +67,19 @@ def running_ray(
     Raises:
         ValueError: If no cluster answers at the address, or so many workers cannot be had.
     """
+    with joined(address):
+        if address is not None:
+            workers = _there(address, workers, say)
+        yield hired(share(alive_nodes(), workers))
+
+
+@contextlib.contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Start ray in this process, or join a cluster, for the time of the block; hire nobody.
+
+    Raises:
+        ValueError: If no cluster answers at the address.
+    """
     sigterm = signal.getsignal(signal.SIGTERM)
     if address is None:
         ray.init(
@@ -77,17 +91,27 @@ def running_ray(
         )
     else:
         try:
+            _knock(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except ConnectionError as error:
+        except OSError as error:
             locked = ": it wants its token (RAY_AUTH_MODE=token)" if "InvalidAuthToken" in str(error.__cause__) else ""
             raise ValueError(f"--address {address}: no Ray cluster answers there{locked}") from error
     signal.signal(signal.SIGTERM, sigterm)  # ray has put its own handler there, which aborts
     try:
-        if address is not None:
-            workers = _there(address, workers, say)
-        yield hired(share(alive_nodes(), workers))
+        yield
     finally:
         _shut_down(sigterm)
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens at an address such as 10.0.0.1:6379: ray itself goes on asking for minutes.
+
+    Raises:
+        OSError: If nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
 
 
 def _shut_down(sigterm: Any) -> None:
