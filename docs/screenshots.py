@@ -53,6 +53,7 @@ def main() -> None:
                 "document.querySelectorAll('.js-plotly-plot').length",
                 90,
             )
+            page.evaluate("document.querySelector('button[aria-label*=lose]')?.click()")  # what hides the charts
             page.evaluate("new Promise(done => setTimeout(done, 3000))")  # until the lines are drawn
             page.screenshot(PICTURES / "compare.png")
 

@@ -2,6 +2,7 @@
 
 import shlex
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from spine_ray.climb.choice import Choice
@@ -179,11 +180,12 @@ def _failures(study: StudyFiles) -> tuple[FailureRow, ...]:
 
 def _facts(study: StudyFiles) -> dict[str, str]:
     samples, record = study.samples, study.record
+    source = record.weights.source
     return {
         "data": "digits, the built-in sample" if record.data == "digits" else record.data,
         "rows": f"{len(samples.dev)} dev in {samples.num_folds} folds, {len(samples.test)} test",
         "classes": str(len(samples.classes)),
-        "weights": record.weights.source,
+        "weights": source if source in ("hub", "random") else f"{Path(source).name} (a folder)",
         "seed": str(record.seed),
         "trials": str(len(study.present)),
     }
