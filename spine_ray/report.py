@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     aside = Console(stderr=True, soft_wrap=True)
     try:
         study = read_files(given.study)
-        page = page_of(study)
         tell(aside, survey(study.paths).lines)
+        page = page_of(study)
         drawings = draw_figures(page)
         files = [given.out or study.paths.report]
         write_report(files[0], page, drawings)

@@ -1,6 +1,7 @@
 """A study from Python."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,8 +9,13 @@ import numpy as np
 import pytest
 
 from spine_ray import open_study
+from spine_ray.climb.artefact import study_artefact, with_cascade
+from spine_ray.climb.choice import stored_choice
+from spine_ray.climb.pick import open_stored
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import log_loss
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.survey import opened_to_change
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +79,19 @@ def test_no_pictures_and_no_study_are_refused(study, tmp_path) -> None:
 def test_importing_the_package_loads_no_library() -> None:
     code = "import spine_ray, sys; sys.exit(any(name in sys.modules for name in ('numpy', 'torch', 'pyarrow', 'ray')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_was_fitted_predicts_though_oof_logits_are_lost(shipped_study, tmp_path) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(shipped_study.root, root)
+    paths = StudyPaths(root)
+    member = stored_choice(paths)["members"][0]["trial_id"]
+    paths.oof(member).unlink()
+    with opened_to_change(paths):  # which has the trial begun anew
+        pass
+    found = open_study(root).predict(shipped_study.pictures)
+    whole = open_study(shipped_study.root).predict(shipped_study.pictures)
+    assert found.equals(whole)
+    stored = open_stored(root)
+    with pytest.raises(ValueError, match=f"OOF logits of {member} are lost"):
+        with_cascade(stored, study_artefact(stored)[0])

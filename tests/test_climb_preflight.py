@@ -79,3 +79,14 @@ def test_weights_that_have_changed_since_are_refused_and_the_study_stays(begin, 
     with pytest.raises(ValueError, match="the weights of test_vit are not those that the study"):
         begin(test_vit="c" * 64, test_resnet="b" * 64)
     assert read_record(tmp_path / "study") == record
+
+
+def test_where_the_data_lies_is_kept_for_whoever_stands_elsewhere(looked: tuple, tmp_path, monkeypatch) -> None:
+    request, rows = looked
+    monkeypatch.chdir(tmp_path)
+    request = replace(request, study=tmp_path / "study", data="pictures", data_root=Path())
+    weights = WeightsRecord(kind="random", source="random", hashes={})
+    begin_study(request, Rows(rows.source, rows.samples, rows.audit), weights, "cpu")
+    record = read_record(tmp_path / "study")
+    kept = "digits" if rows.source.is_sample else str(tmp_path / "pictures")
+    assert (record.data, record.data_root) == (kept, str(tmp_path))

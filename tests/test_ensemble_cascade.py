@@ -130,3 +130,15 @@ def test_the_interval_covers_what_new_rows_lose() -> None:
 def test_other_numbers_of_logits_or_costs_are_refused() -> None:
     with pytest.raises(ValueError, match="3 members need"):
         plan_cascade(mix(), draw(100, 0), COSTS[:2])
+
+
+def test_rows_of_a_few_groups_do_not_rule_a_loss_out() -> None:
+    rows = draw(2000, seed=5, easy=1.0)  # so easy that cascade and ensemble say the same of every row
+    alone = plan_cascade(mix(), rows, COSTS).predicted
+    grouped = plan_cascade(mix(), replace(rows, groups=np.arange(2000) // 100), COSTS)
+    assert alone is not None and grouped.predicted is not None
+    assert alone.change == grouped.predicted.change == 0.0
+    assert alone.change_low > -MOST_LOSS
+    # Wilson's end of 0 in 20: z² / (20 + z²), and the square root of 2 for the luck of new rows.
+    assert grouped.predicted.change_low == pytest.approx(-np.sqrt(2) * 3.8415 / 23.8415, rel=1e-3)
+    assert not grouped.pays

@@ -29,7 +29,7 @@ def test_the_scores_are_those_of_the_metrics_and_lie_in_their_intervals() -> Non
     assert found.accuracy.value == pytest.approx(accuracy(predicted, labels))
     assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy(predicted, labels))
     assert found.calibration_error.value == pytest.approx(expected_calibration_error(predicted, labels))
-    for score in (found.log_loss, found.accuracy, found.balanced_accuracy):
+    for score in (found.log_loss, found.accuracy, found.balanced_accuracy, found.calibration_error):
         assert score.low < score.value < score.high
 
 
@@ -40,6 +40,15 @@ def test_intervals_cover_what_many_rows_say() -> None:
         score = score_rows(judged(*draw(300, seed))).balanced_accuracy
         inside += score.low <= truth <= score.high
     assert inside >= 34
+
+
+def test_the_interval_of_the_calibration_error_holds_it_though_resampled_rows_have_more_of_it() -> None:
+    draws = np.random.default_rng(3)
+    for _ in range(30):
+        predicted = log_probs(draws.normal(size=(300, 3)))
+        labels = (np.exp(predicted).cumsum(axis=1) > draws.random((300, 1))).argmax(axis=1)
+        score = score_rows(judged(predicted, labels)).calibration_error
+        assert score.low <= score.value <= score.high
 
 
 def test_rows_of_one_group_count_as_one() -> None:

@@ -19,6 +19,7 @@ from spine_ray.climb.story import page_of
 from spine_ray.report import main
 from spine_ray.show.words import change_text, interval_text, loss_text, share_text
 from spine_ray.study.paths import StudyPaths
+from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_samples
 
 HOSTILE = (
@@ -165,6 +166,18 @@ def test_pictures_that_are_gone_or_other_are_said_to_be(tmp_path: Path) -> None:
     assert "the pictures cannot be read: there is nothing at" in text
     assert "data:image/jpeg" not in text
     assert "<h2>Classes</h2>" in text
+
+
+def test_a_member_whose_oof_logits_are_lost_is_said_to_be(tmp_path: Path) -> None:
+    paths = write_study(tmp_path, STRONG)
+    member = json.loads(paths.ensemble.read_text())["members"][0]["trial_id"]
+    paths.oof(member).write_bytes(b"")
+    with opened_to_change(paths) as opened:
+        assert any(member in line for line in opened.lines)
+    assert main([str(paths.root)]) == 0
+    text = paths.report.read_text()
+    assert "its OOF logits are lost" in text
+    assert member in text
 
 
 def test_one_trial_is_a_whole_report(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def study_artefact(study: StoredStudy) -> tuple[Artefact, StudyTensors]:
     if missing or stored.get("stored_side") is None:
         who = ", ".join(missing) or "the members"
         raise ValueError(f"{root}: {who} not fitted on all dev rows yet; the search's own command fits them")
-    trials = [study.completed[each["trial_id"]] for each in stored["members"]]
+    trials = [study.trials[each["trial_id"]] for each in stored["members"]]
     artefact = Artefact(
         classes=study.samples.classes,
         seed=study.record.seed,
@@ -96,9 +96,12 @@ def with_cascade(study: StoredStudy, artefact: Artefact) -> Artefact:
     """Return the artefact with a cascade planned on its members' OOF logits.
 
     Raises:
-        ValueError: If a member's cost was never measured.
+        ValueError: If a member's cost was never measured, or its OOF logits are lost.
     """
-    trials = {member.trial_id: study.completed[member.trial_id] for member in artefact.members}
+    trials = {member.trial_id: study.trials[member.trial_id] for member in artefact.members}
+    lost = next((name for name, trial in trials.items() if not trial.is_completed), None)
+    if lost is not None:
+        raise ValueError(f"the OOF logits of {lost} are lost: the search's own command trains it again")
     evidence = gather(study.paths, study.samples, trials)
     oof = OofRows(logits=evidence.logits, labels=evidence.labels, folds=evidence.folds, groups=evidence.groups)
     costs = [price_of(trial, study.costs) for trial in trials.values()]

@@ -15,6 +15,7 @@ from spine_ray.data.growth import MIN_KEPT_SHARE, Growth, grow, growth_findings,
 from spine_ray.data.inspection import inspect_source
 from spine_ray.data.limits import AuditLimits
 from spine_ray.data.near import find_near_copies
+from spine_ray.data.places import Place
 from spine_ray.data.rows import Source
 from spine_ray.data.samples import Samples
 from spine_ray.show.live import Progress
@@ -148,7 +149,8 @@ def begin_study(request: SearchRequest, rows: Rows, weights: WeightsRecord, devi
     write_twice(paths.samples, lambda place: write_samples(place, rows.samples))
     record = StudyRecord(
         seed=request.seed,
-        data=request.data or "digits",
+        data="digits" if rows.source.is_sample else Place.of(str(request.data)).uri,
+        data_root=None if request.data_root is None else str(request.data_root.absolute()),
         data_fingerprint=rows.samples.data_fingerprint,
         fold_fingerprint=rows.samples.fold_fingerprint,
         classes=rows.samples.classes,

@@ -70,7 +70,7 @@ def find_weights(choice: str, backbones: Sequence[str], is_sample: bool, progres
     if choice == "random":
         return RANDOM
     if choice not in ("auto", "pretrained"):
-        return weights_from_folder(Path(choice), backbones)
+        return weights_from_folder(Path(choice).absolute(), backbones)
     try:
         return weights_from_hub(backbones, progress.say)
     except WeightsOutOfReachError as error:

@@ -15,6 +15,9 @@ class SearchRequest:
     sets: tuple[str, ...]
     """The `--set` words, which say whether frozen random weights were asked for."""
     data: str | None
+    """As it was typed; None for the built-in sample."""
+    data_root: Path | None = None
+    """Where its pictures may lie, if not in its own folder alone."""
     study: Path
     """Its folder on this machine."""
     uri: str | None = None

@@ -36,6 +36,7 @@ def page_of(study: StudyFiles) -> ReportPage:
         ValueError: If OOF logits are missing or damaged.
     """
     evidence = gather(study.paths, study.samples, shown_trials(study))
+    lost = _lost(study)
     board = tuple(board_rows(study, evidence))
     last = study.history[-1] if study.history else None
     return ReportPage(
@@ -51,11 +52,17 @@ def page_of(study: StudyFiles) -> ReportPage:
         changed=last.lines if last else (),
         failures=_failures(study),
         timing=timing(study),
-        facts=_facts(study),
+        facts={**_facts(study), **({"to be trained again, its OOF logits are lost": ", ".join(lost)} if lost else {})},
         reproduce=_commands(study),
         made_of=_made_of(study),
-        **(_of_ensemble(study, study.choice, evidence) if study.choice else {}),
+        **(_of_ensemble(study, study.choice, evidence) if study.choice and not lost else {}),
     )
+
+
+def _lost(study: StudyFiles) -> tuple[str, ...]:
+    """Return the members whose OOF logits were damaged: nothing can be said of the ensemble until they are back."""
+    members = study.choice.members if study.choice else ()
+    return tuple(trial.trial_id for trial in members if not trial.is_completed)
 
 
 def final_board(study: StudyFiles) -> FinalBoard | None:
@@ -150,7 +157,8 @@ def _of_ensemble(study: StudyFiles, choice: Choice, evidence: Evidence) -> dict[
 def _pictures(study: StudyFiles) -> tuple[Source | None, str]:
     """Open the data that the study was made from; where it is gone, return why: a report needs it for pictures only."""
     try:
-        return open_source(study.record.data), ""
+        root = study.record.data_root
+        return open_source(study.record.data, None if root is None else Path(root)), ""
     except (ValueError, OSError) as error:
         return None, f"the pictures cannot be read: {' '.join(str(error).split())}"
 
@@ -197,7 +205,9 @@ def _commands(study: StudyFiles) -> tuple[str, ...]:
     if told:
         return told
     spaces = [word for space in study.spaces for word in ("--space", str(study.paths.space(space.name)))]
-    rest = ["--data", study.record.data, "--study", str(study.paths.root), "--seed", str(study.record.seed)]
+    root = study.record.data_root
+    data = ["--data", study.record.data, *(["--data-root", root] if root is not None else [])]
+    rest = [*data, "--study", str(study.paths.root), "--seed", str(study.record.seed)]
     return (f"python -m spine_ray.search {shlex.join([*spaces, *rest])}",)
 
 

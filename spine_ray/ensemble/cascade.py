@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
-from spine_ray.ensemble.metrics import bootstrap_interval, row_losses, share_interval
+from spine_ray.ensemble.metrics import bootstrap_interval, row_losses, share_interval, wilson_interval
 from spine_ray.ensemble.mix import Mix, Said
 from spine_ray.ensemble.price import Cost, PriceList, as_cost
 
@@ -26,7 +26,6 @@ LEAST_SAVING = 0.1
 """Share of the cost that a cascade must save to be worth having."""
 _TRIED = 256
 """Thresholds that are tried: as many quantiles of the confidences."""
-_NORMAL_975 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,25 +248,19 @@ def _change_interval(
 
     Few rows differ, often none, and then the bootstrap would claim certainty. Wilson's intervals of the share lost
     and the share gained are put together as Newcombe (1998) does for a difference. Both are intervals of the mean;
-    new rows have luck of their own, which makes each end further away by the square root of 2.
+    new rows have luck of their own, which makes each end further away by the square root of 2. Rows of one group count
+    as one.
     """
     change = cascade - whole
     low, high = bootstrap_interval(change, groups, seed=seed)
     lost, gained = float((change < 0).mean()), float((change > 0).mean())
-    lost_low, lost_high = _wilson(lost, len(change))
-    gained_low, gained_high = _wilson(gained, len(change))
+    count = len(change) if groups is None else len(np.unique(np.asarray(groups)))
+    (lost_low, gained_low), (lost_high, gained_high) = wilson_interval(np.array([lost, gained]), np.full(2, count))
     mean = gained - lost
     down = np.hypot(gained - gained_low, lost_high - lost)
     up = np.hypot(gained_high - gained, lost - lost_low)
     down, up = max(mean - low, float(down)), max(high - mean, float(up))
     return mean - math.sqrt(2.0) * down, mean + math.sqrt(2.0) * up
-
-
-def _wilson(share: float, rows: int) -> tuple[float, float]:
-    square = _NORMAL_975**2
-    middle = (share + square / (2 * rows)) / (1 + square / rows)
-    half = _NORMAL_975 / (1 + square / rows) * np.sqrt(share * (1 - share) / rows + square / (4 * rows**2))
-    return max(0.0, middle - float(half)), min(1.0, middle + float(half))
 
 
 def _verdict(predicted: Predicted) -> tuple[bool, str]:

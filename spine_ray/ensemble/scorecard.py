@@ -34,7 +34,10 @@ class Scorecard:
     balanced_accuracy: Score
     """Mean recall of the classes that have rows."""
     calibration_error: Score
-    """Mean gap between confidence and accuracy over bins of confidence; lower is better, never quite 0 by chance."""
+    """Mean gap between confidence and accuracy over bins of confidence; lower is better, never quite 0 by chance.
+
+    Resampled rows have more of that chance than the rows themselves, which the interval leaves out.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +126,8 @@ def _resampled(judged: Judged, hits: NDArray[np.float64], seed: int) -> tuple[Sc
     )
     balanced, calibration = both(np.ones(len(hits)))
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    chance = drawn[:, 1].mean() - calibration
+    low[1], high[1] = min(max(0.0, low[1] - chance), calibration), max(high[1] - chance, calibration)
     if balanced in (0.0, 1.0):  # every resample looks the same: Wilson's interval can speak
         low[0], high[0] = share_interval(hits, judged.groups, seed=seed)
     return Score(balanced, float(low[0]), float(high[0])), Score(calibration, float(low[1]), float(high[1]))

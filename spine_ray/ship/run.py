@@ -132,7 +132,7 @@ class Run:
         labels = None if request.labels is None else read_labels(request.labels, artefact.classes)
         self._judge = None if labels is None else Judge(labels, keeps_rows=request.refit_out is not None)
         if request.is_cheap_first and artefact.cascade is None:
-            raise ValueError("--cascade: no cascade was planned for this bundle; export it again from the study")
+            raise ValueError("--cascade: this bundle has none (a new temperature drops it): export one from the study")
 
     def predict(self, done: Done, go: Go = go_here) -> Outcome:
         """Predict all pictures into the table.
@@ -209,7 +209,7 @@ class _Tally:
 
 
 def _refitted(artefact: Artefact, found: Refitted, told: Mapping[str, Any]) -> Artefact:
-    """Return the artefact with one more temperature, and a record of where it comes from."""
+    """Return the artefact with one more temperature and no cascade, and a record of where it comes from."""
     before = artefact.mix.final_temperature
     final = before * found.temperature
     entry = {
@@ -220,7 +220,5 @@ def _refitted(artefact: Artefact, found: Refitted, told: Mapping[str, Any]) -> A
         "note": "the OOF and test numbers describe the artefact with its former final temperature",
     }
     about = {**artefact.about, "temperature_refits": [*artefact.about.get("temperature_refits", ()), entry]}
-    cascade = artefact.cascade
-    if cascade is not None:
-        cascade = replace(cascade, temperatures=(*cascade.temperatures[:-1], final))
-    return replace(artefact, mix=replace(artefact.mix, final_temperature=final), about=about, cascade=cascade)
+    # A cascade's stages, thresholds and promises are those of the former temperature.
+    return replace(artefact, mix=replace(artefact.mix, final_temperature=final), about=about, cascade=None)

@@ -47,7 +47,7 @@ def refitted_line(refitted: Refitted, out: Path) -> str:
     told = (
         f"{out}: a bundle with the final temperature {refitted.temperature:.3f} times what it was; log-loss of these "
         f"pictures {loss_text(refitted.before)} before, {loss_text(refitted.after)} with temperatures fitted on others "
-        "of them"
+        "of them; it has no cascade, whose thresholds were those of the former temperature"
     )
     return told if refitted.after < refitted.before else f"{told}: no better, so these labels do not ask for it"
 

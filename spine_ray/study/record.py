@@ -63,7 +63,7 @@ class StudyRecord:
 
     seed: int
     data: str
-    """What `--data` named; for people, not for identity."""
+    """What `--data` named, as an absolute path if it is one; for people and reports, not for identity."""
     data_fingerprint: str
     fold_fingerprint: str
     classes: tuple[str, ...]
@@ -71,6 +71,8 @@ class StudyRecord:
     device: str
     weights: WeightsRecord
     choices: Choices
+    data_root: str | None = None
+    """What `--data-root` named."""
     test_openings: tuple[TestOpening, ...] = ()
     data_changes: tuple[DataChange, ...] = ()
     schema_version: int = SCHEMA_VERSION
