@@ -152,6 +152,48 @@ def test_bad_input_is_one_line_and_writes_nothing(case, shipped_study, monkeypat
     assert sorted(path.name for path in shipped_study.root.parent.iterdir()) == before
 
 
+def by_name(file: Path, folder: Path) -> Path:
+    return file
+
+
+def by_a_soft_link(file: Path, folder: Path) -> Path:
+    (folder / "soft.csv").symlink_to(file)
+    return folder / "soft.csv"
+
+
+def by_a_hard_link(file: Path, folder: Path) -> Path:
+    (folder / "hard.csv").hardlink_to(file)
+    return folder / "hard.csv"
+
+
+def by_a_linked_folder(file: Path, folder: Path) -> Path:
+    (folder / "linked").symlink_to(folder, target_is_directory=True)
+    return folder / "linked" / file.name
+
+
+@pytest.mark.parametrize("spelled", [by_name, by_a_soft_link, by_a_hard_link, by_a_linked_folder])
+@pytest.mark.parametrize("option", ["--images", "--images file://", "--labels"])
+def test_a_table_that_would_replace_what_was_given_is_refused(option, spelled, shipped_study, tmp_path, capsys) -> None:
+    mine = tmp_path / "mine.csv"
+    rows = [f"{shipped_study.pictures / name},digit 0\n" for name in shipped_study.names]
+    mine.write_text("".join(["path,label\n", *rows]))
+    before = mine.read_bytes()
+    out = spelled(mine, tmp_path)
+    word, _, scheme = option.partition(" ")
+    images = [] if word == "--images" else ["--images", str(shipped_study.pictures)]
+    assert main([str(shipped_study.root), *images, word, f"{scheme}{mine}", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: --out {out} would replace the file of {word}: name another file\n"
+    assert mine.read_bytes() == before
+    assert out.is_symlink() == (spelled is by_a_soft_link)
+
+
+def test_a_table_of_before_may_be_replaced(shipped_study, tmp_path) -> None:
+    out = tmp_path / "found.csv"
+    out.write_text("of before")
+    assert main(words(shipped_study.root, shipped_study, out)) == 0
+    assert out.read_text().startswith("sample,class,")
+
+
 def test_members_that_were_not_fitted_are_named(shipped_study, tmp_path, capsys) -> None:
     subprocess.run(["cp", "-r", str(shipped_study.root), str(tmp_path / "study")], check=True)
     member = next((tmp_path / "study" / "weights").iterdir())

@@ -1,6 +1,7 @@
 """One run of predictions: from pictures to a table, and to scores where there are labels."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spine_ray.data.albums import Album, open_album
+from spine_ray.data.places import Place
 from spine_ray.ensemble.cascade import Cascade
 from spine_ray.ensemble.scorecard import Refitted, Scorecard, refit_temperature, score_rows
 from spine_ray.ship.artefact import Artefact, Tensors
@@ -44,6 +46,15 @@ class PredictRequest:
             raise ValueError("--refit-temperature looks at what all members say: leave --cascade away")
         if self.refit_out is not None:
             check_free(self.refit_out)
+        local = Place.of(self.images).uri.removeprefix("file://").removeprefix("local://")
+        for option, given in (("--images", Path(local)), ("--labels", self.labels)):
+            if given is not None and _is_same_file(self.out, given):
+                raise ValueError(f"--out {self.out} would replace the file of {option}: name another file")
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    # Not `Path.exists`, which raises where a name is too long or a folder is closed to us: others have words for that.
+    return os.path.exists(one) and os.path.exists(other) and one.samefile(other)  # noqa: PTH110
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
