@@ -69,7 +69,6 @@ class Outcome:
     """How many members saw a picture, in the mean."""
     cost: float | None
     """Mean cost of a picture by the members that saw it, measured when the study was made, ms; None: all saw it."""
-    scorecard: Scorecard | None
 
 
 class Predictor:
@@ -153,7 +152,7 @@ class Run:
             go: Where it is done.
 
         Raises:
-            ValueError: If the pictures turn out to be none, or their table damaged, or hardly any label fits.
+            ValueError: If the pictures turn out to be none, or their table damaged.
         """
         asked = self._request
         tally, began = _Tally(cascade_of(self.artefact, asked.is_cheap_first)), time.perf_counter()
@@ -170,8 +169,15 @@ class Run:
                 done(tally.pictures, self._album.count)
             if not tally.pictures:
                 raise ValueError(f"{self._album.name} holds no pictures")
-        scorecard = None if self._judge is None else score_rows(self._judge.judged)
-        return tally.outcome(time.perf_counter() - began, scorecard)
+        return tally.outcome(time.perf_counter() - began)
+
+    def scores(self) -> Scorecard | None:
+        """Score what `predict` said, None where there are no labels; apart, as the table is whole whatever fits it.
+
+        Raises:
+            ValueError: If too few of the pictures have a label and a prediction, or all are of one group.
+        """
+        return None if self._judge is None else score_rows(self._judge.judged)
 
     def refit(self) -> Refitted:
         """Write the bundle whose final temperature is fitted on the labels; asked for after `predict`.
@@ -207,7 +213,7 @@ class _Tally:
         self._seen += int(block.seen.sum())
         self._cost += 0.0 if self._costs is None else float(self._costs[block.seen].sum())
 
-    def outcome(self, seconds: float, scorecard: Scorecard | None) -> Outcome:
+    def outcome(self, seconds: float) -> Outcome:
         known, more = max(1, self.pictures - self._failed), self._failed - len(self._problems)
         return Outcome(
             pictures=self.pictures,
@@ -215,7 +221,6 @@ class _Tally:
             seconds=seconds,
             seen=self._seen / known,
             cost=None if self._costs is None else self._cost / known,
-            scorecard=scorecard,
         )
 
 
