@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bar.close()
         for line in outcome_lines(outcome.pictures, outcome.problems, outcome.seconds, given.out):
             say(line)
-        for line in scorecard_lines(outcome.scorecard, outcome.pictures, outcome.seen, outcome.cost):
+        for line in scorecard_lines(run.scores(), outcome.pictures, outcome.seen, outcome.cost):
             say(line)
         if given.refit_temperature:
             say(refitted_line(run.refit(), given.refit_temperature))

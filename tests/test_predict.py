@@ -152,6 +152,48 @@ def test_bad_input_is_one_line_and_writes_nothing(case, shipped_study, monkeypat
     assert sorted(path.name for path in shipped_study.root.parent.iterdir()) == before
 
 
+def by_name(file: Path, folder: Path) -> Path:
+    return file
+
+
+def by_a_soft_link(file: Path, folder: Path) -> Path:
+    (folder / "soft.csv").symlink_to(file)
+    return folder / "soft.csv"
+
+
+def by_a_hard_link(file: Path, folder: Path) -> Path:
+    (folder / "hard.csv").hardlink_to(file)
+    return folder / "hard.csv"
+
+
+def by_a_linked_folder(file: Path, folder: Path) -> Path:
+    (folder / "linked").symlink_to(folder, target_is_directory=True)
+    return folder / "linked" / file.name
+
+
+@pytest.mark.parametrize("spelled", [by_name, by_a_soft_link, by_a_hard_link, by_a_linked_folder])
+@pytest.mark.parametrize("option", ["--images", "--images file://", "--labels"])
+def test_a_table_that_would_replace_what_was_given_is_refused(option, spelled, shipped_study, tmp_path, capsys) -> None:
+    mine = tmp_path / "mine.csv"
+    rows = [f"{shipped_study.pictures / name},digit 0\n" for name in shipped_study.names]
+    mine.write_text("".join(["path,label\n", *rows]))
+    before = mine.read_bytes()
+    out = spelled(mine, tmp_path)
+    word, _, scheme = option.partition(" ")
+    images = [] if word == "--images" else ["--images", str(shipped_study.pictures)]
+    assert main([str(shipped_study.root), *images, word, f"{scheme}{mine}", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: --out {out} would replace the file of {word}: name another file\n"
+    assert mine.read_bytes() == before
+    assert out.is_symlink() == (spelled is by_a_soft_link)
+
+
+def test_a_table_of_before_may_be_replaced(shipped_study, tmp_path) -> None:
+    out = tmp_path / "found.csv"
+    out.write_text("of before")
+    assert main(words(shipped_study.root, shipped_study, out)) == 0
+    assert out.read_text().startswith("sample,class,")
+
+
 def test_members_that_were_not_fitted_are_named(shipped_study, tmp_path, capsys) -> None:
     subprocess.run(["cp", "-r", str(shipped_study.root), str(tmp_path / "study")], check=True)
     member = next((tmp_path / "study" / "weights").iterdir())
@@ -172,3 +214,43 @@ def test_unreadable_pictures_are_told_and_are_rows(shipped_study, tmp_path, caps
     assert "and 2 more, all in the table" in told
     errors = pq.read_table(tmp_path / "x.parquet").column("error").to_pylist()
     assert errors == 5 * ["not a picture of a known kind"] + [None]
+
+
+@pytest.mark.parametrize("refits", [False, True])
+def test_labels_of_other_pictures_are_told_after_what_was_done(refits, shipped_study, tmp_path, capsys) -> None:
+    out, labels, new = tmp_path / "x.csv", tmp_path / "labels.csv", tmp_path / "new"
+    labels.write_text("path,label\nelsewhere/1.png,digit 1\nelsewhere/2.png,digit 2\n")
+    asked = [str(shipped_study.root), "--images", str(shipped_study.pictures), "--out", str(out)]
+    more = ["--refit-temperature", str(new)] if refits else []
+    assert main([*asked, "--labels", str(labels), *more]) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("72 pictures in ")
+    assert told.out.endswith(f": {out}\n")
+    assert told.err.startswith("error: --labels: 0 of the pictures have a label there; ")
+    assert told.err.count("\n") == 1
+    assert len(out.read_text().splitlines()) == 73
+    assert not new.exists()
+
+
+def test_labelled_pictures_of_which_none_can_be_read_are_told(shipped_study, tmp_path, capsys) -> None:
+    folder, out, labels = tmp_path / "pictures", tmp_path / "x.csv", tmp_path / "labels.csv"
+    folder.mkdir()
+    for row in range(2):
+        (folder / f"{row}.png").write_bytes(b"no picture")
+    labels.write_text("path,label\n0.png,digit 0\n1.png,digit 1\n")
+    words = ["--images", str(folder), "--out", str(out), "--labels", str(labels)]
+    assert main([str(shipped_study.root), *words]) == 2
+    told = capsys.readouterr()
+    assert "2 pictures in " in told.out
+    assert "no prediction: 1.png: not a picture of a known kind" in told.out
+    assert "2 of the pictures have a label there, 2 of these no prediction (the column error says why)" in told.err
+
+
+def test_labels_of_one_group_are_refused_before_anything_is_predicted(shipped_study, tmp_path, capsys) -> None:
+    out, labels = tmp_path / "x.csv", tmp_path / "labels.csv"
+    first, *rows = shipped_study.labels.read_text().splitlines()
+    labels.write_text("\n".join([f"{first},group", *(f"{row},one" for row in rows)]))
+    words = ["--images", str(shipped_study.pictures), "--out", str(out), "--labels", str(labels)]
+    assert main([str(shipped_study.root), *words]) == 2
+    assert f"--labels {labels}: all pictures are of one group; intervals need at least 2" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,7 +1,9 @@
 """Bundles: whole, small, checked."""
 
+import hashlib
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,13 @@ def copy(bundle, tmp_path):
     """A bundle that may be damaged."""
     subprocess.run(["cp", "-r", str(bundle), str(tmp_path / "copy")], check=True)
     return tmp_path / "copy"
+
+
+def name_sums(bundle) -> None:
+    """Name the files of a bundle with their hashes, as anybody can."""
+    names = [path.relative_to(bundle) for path in (bundle / "bundle.json", *(bundle / "weights").iterdir())]
+    done = subprocess.run(["sha256sum", *names], cwd=bundle, capture_output=True, text=True, check=True)
+    (bundle / "SHA256SUMS").write_text(done.stdout)
 
 
 def log_probs(artefact, tensors, pictures) -> np.ndarray:
@@ -85,6 +94,14 @@ def test_nothing_in_it_is_pickled(bundle) -> None:
     assert {path.suffix for path in bundle.rglob("*") if path.is_file()} == {".json", ".safetensors", ""}
 
 
+ITSELF = Path(__file__).absolute()
+OF_NOTHING, OF_ITSELF = (hashlib.sha256(content).hexdigest() for content in (b"", ITSELF.read_bytes()))
+
+
+def without(name: bytes, sums: bytes) -> bytes:
+    return b"".join(line for line in sums.splitlines(keepends=True) if name not in line)
+
+
 DAMAGE = {
     "a flipped bit": ("weights/frozen.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
     "a cut file": ("weights/frozen.safetensors", lambda content: content[:100]),
@@ -93,6 +110,11 @@ DAMAGE = {
     "no record": ("bundle.json", None),
     "no sums": ("SHA256SUMS", None),
     "sums of nothing": ("SHA256SUMS", lambda content: b""),
+    "sums cut after the record": ("SHA256SUMS", lambda content: content[: content.index(b"\n") + 1]),
+    "sums cut before the last weights": ("SHA256SUMS", lambda content: content[: content[:-1].rindex(b"\n") + 1]),
+    "sums without what is frozen": ("SHA256SUMS", lambda content: without(b"weights/frozen.safetensors", content)),
+    "sums of a file outside": ("SHA256SUMS", lambda content: content + f"{OF_NOTHING}  ../beside\n".encode()),
+    "sums of a file by its whole path": ("SHA256SUMS", lambda content: content + f"{OF_ITSELF}  {ITSELF}\n".encode()),
 }
 
 
@@ -100,6 +122,7 @@ DAMAGE = {
 def test_a_damaged_or_altered_bundle_is_refused_in_one_line(case, copy) -> None:
     name, damage = DAMAGE[case]
     path = copy / name
+    (copy.parent / "beside").touch()
     if damage is None:
         path.unlink()
     else:
@@ -120,10 +143,36 @@ def test_a_damaged_or_altered_bundle_is_refused_in_one_line(case, copy) -> None:
 def test_a_record_that_this_release_does_not_know_is_refused(change, told, copy) -> None:
     values = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps({**values, **change}))
-    sums = subprocess.run(["sha256sum", "bundle.json"], cwd=copy, capture_output=True, text=True, check=True).stdout
-    (copy / "SHA256SUMS").write_text(sums)
+    name_sums(copy)
     with pytest.raises(ValueError, match=told):
         open_bundle(copy)
+
+
+def test_weights_that_changed_with_the_sums_cut_short_are_refused(copy) -> None:
+    first, *_ = (copy / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (copy / "SHA256SUMS").write_text(first)
+    weights = next(path for path in (copy / "weights").iterdir() if path.name != "frozen.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=r"no whole bundle: SHA256SUMS does not name weights/.*\.safetensors$"):
+        open_bundle(copy)
+
+
+def test_a_bundle_without_frozen_tensors_needs_no_file_of_them(copy) -> None:
+    values = json.loads((copy / "bundle.json").read_text())
+    for member in values["members"]:
+        member["frozen"] = {}
+    (copy / "bundle.json").write_text(json.dumps(values))
+    (copy / "weights" / "frozen.safetensors").unlink()
+    name_sums(copy)
+    assert len(open_bundle(copy)[0].members) == 4
+
+
+def test_what_lies_beside_the_bundles_own_files_is_no_part_of_it(copy) -> None:
+    (copy / "onnx").mkdir()
+    (copy / "onnx" / "member.onnx").write_bytes(b"another program's")
+    assert len(open_bundle(copy)[0].members) == 4
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path) -> None:

@@ -3,7 +3,9 @@
 bundle.json           what is predicted how, and what is known of it
 weights/TRIAL.safetensors   what training changed of a member
 weights/frozen.safetensors  what it did not, by the hash of each tensor: shared by all members that have the same
-SHA256SUMS            of all files; `sha256sum -c SHA256SUMS` checks them too
+SHA256SUMS            of these files; `sha256sum -c SHA256SUMS` checks them too
+
+What lies beside them, like `mlflow/` of an export, is no part of it.
 """
 
 import contextlib
@@ -81,7 +83,7 @@ def open_bundle(root: Path) -> tuple[Artefact, BundleTensors]:
     Raises:
         ValueError: If a file is missing, damaged or altered, or the bundle is of another schema.
     """
-    _check_sums(root)
+    named = _check_sums(root)
     path = root / RECORD
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -89,9 +91,17 @@ def open_bundle(root: Path) -> tuple[Artefact, BundleTensors]:
         if version != SCHEMA_VERSION:
             raise ValueError(f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}")
         frozen = {each["trial_id"]: each["frozen"] for each in values["members"]}
-        return _artefact(values), BundleTensors(root, frozen)
+        artefact = _artefact(values)
+        used = [_weights_name(member.trial_id) for member in artefact.members]
+        if any(frozen.values()):
+            used.append(_FROZEN)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
+    # A file that was never checked would be read all the same, whatever is in it by now.
+    unnamed = next((name for name in used if name not in named), None)
+    if unnamed is not None:
+        raise ValueError(f"{root} is no whole bundle: {SUMS} does not name {unnamed}")
+    return artefact, BundleTensors(root, frozen)
 
 
 @contextlib.contextmanager
@@ -246,7 +256,8 @@ def _write_sums(root: Path) -> None:
     (root / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def _check_sums(root: Path) -> None:
+def _check_sums(root: Path) -> set[str]:
+    """Check the files that the sums name, and return their names."""
     path = root / SUMS
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -256,11 +267,14 @@ def _check_sums(root: Path) -> None:
     if RECORD not in sums:
         raise ValueError(f"{root} is no whole bundle: {SUMS} does not name {RECORD}")
     for name, digest in sums.items():
+        if Path(name).anchor or ".." in Path(name).parts:
+            raise ValueError(f"{root} is damaged or was altered: {SUMS} names {name!r}, not a file inside it")
         file = root / name
         if not file.is_file():
             raise ValueError(f"{root} is no whole bundle: {name} is missing")
         if _sha256(file) != digest:
             raise ValueError(f"{root} is damaged or was altered: {name} is not the file that {SUMS} names")
+    return set(sums)
 
 
 def _sha256(path: Path) -> str:

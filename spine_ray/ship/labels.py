@@ -11,6 +11,8 @@ from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ensemble.scorecard import Judged
 from spine_ray.ship.stream import Predictions
 
+_GROUPS = "intervals need at least 2 (without the column group, every picture stands for itself)"
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -24,7 +26,8 @@ def read_labels(path: Path, classes: Sequence[str]) -> Labels:
     """Read a CSV with `path` (or `sample`), `label` and maybe `group`.
 
     Raises:
-        ValueError: If a column is missing, a label is no class, or a picture is named twice with different labels.
+        ValueError: If a column is missing, a label is no class, a picture is named twice with different labels, or all
+            are of one group.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -48,7 +51,11 @@ def read_labels(path: Path, classes: Sequence[str]) -> Labels:
         if known.setdefault(row[picture], label) != label:
             raise ValueError(f"--labels {path}, row {number}: {row[picture]!r} had another label before")
         groups[row[picture]] = row.get("group") or f"alone {number}"
-    return Labels(known, groups if "group" in header else None)
+    if "group" not in header:
+        return Labels(known, None)
+    if len(set(groups.values())) == 1:  # before hours of predicting, after which it would be found too
+        raise ValueError(f"--labels {path}: all pictures are of one group; {_GROUPS}")
+    return Labels(known, groups)
 
 
 def _few(classes: Sequence[str], most: int = 8) -> str:
@@ -62,6 +69,8 @@ class Judge:
     labels: Labels
     keeps_rows: bool
     """Whether `log_probs` is asked for in the end."""
+    _broken: int = 0
+    """Pictures that have a label and no prediction."""
     _labels: list[int] = field(default_factory=list)
     _predicted: list[int] = field(default_factory=list)
     _losses: list[float] = field(default_factory=list)
@@ -73,7 +82,9 @@ class Judge:
         """Take up the labelled ones of some predictions."""
         names = predictions.names
         is_known = predictions.is_known
-        places = [place for place, name in enumerate(names) if is_known[place] and name in self.labels.classes]
+        labelled = [place for place, name in enumerate(names) if name in self.labels.classes]
+        places = [place for place in labelled if is_known[place]]
+        self._broken += len(labelled) - len(places)
         if not places:
             return
         log_probs = predictions.log_probs[places]
@@ -92,14 +103,15 @@ class Judge:
         """What was gathered.
 
         Raises:
-            ValueError: If fewer than two pictures had a label.
+            ValueError: If fewer than two pictures have a label and a prediction, or all that do are of one group.
         """
         if len(self._labels) < 2:
-            raise ValueError(
-                f"--labels: {len(self._labels)} of the pictures have a label there, at least 2 are needed; "
-                "its path must be what the column sample of the predictions says"
-            )
+            raise ValueError(self._too_few())
         groups = np.unique(self._groups, return_inverse=True)[1] if self.labels.groups is not None else None
+        if groups is not None and not groups.any():
+            raise ValueError(
+                f"--labels: all {len(groups)} pictures with a label there and a prediction are of one group; {_GROUPS}"
+            )
         return Judged(
             labels=np.array(self._labels, np.int64),
             predicted=np.array(self._predicted, np.int64),
@@ -107,6 +119,14 @@ class Judge:
             confidence=np.array(self._confidence),
             groups=groups,
         )
+
+    def _too_few(self) -> str:
+        labelled = len(self._labels) + self._broken
+        told = f"--labels: {labelled} of the pictures have a label there"
+        if self._broken:
+            told += f", {self._broken} of these no prediction (the column error says why)"
+        told += "; at least 2 with a prediction are needed"
+        return told if labelled >= 2 else f"{told}; its path must be what the column sample of the predictions says"
 
     @property
     def log_probs(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """One run of predictions: from pictures to a table, and to scores where there are labels."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spine_ray.data.albums import Album, open_album
+from spine_ray.data.places import Place
 from spine_ray.ensemble.cascade import Cascade
 from spine_ray.ensemble.scorecard import Refitted, Scorecard, refit_temperature, score_rows
 from spine_ray.ship.artefact import Artefact, Tensors
@@ -44,6 +46,15 @@ class PredictRequest:
             raise ValueError("--refit-temperature looks at what all members say: leave --cascade away")
         if self.refit_out is not None:
             check_free(self.refit_out)
+        local = Place.of(self.images).uri.removeprefix("file://").removeprefix("local://")
+        for option, given in (("--images", Path(local)), ("--labels", self.labels)):
+            if given is not None and _is_same_file(self.out, given):
+                raise ValueError(f"--out {self.out} would replace the file of {option}: name another file")
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    # Not `Path.exists`, which raises where a name is too long or a folder is closed to us: others have words for that.
+    return os.path.exists(one) and os.path.exists(other) and one.samefile(other)  # noqa: PTH110
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +69,6 @@ class Outcome:
     """How many members saw a picture, in the mean."""
     cost: float | None
     """Mean cost of a picture by the members that saw it, measured when the study was made, ms; None: all saw it."""
-    scorecard: Scorecard | None
 
 
 class Predictor:
@@ -142,7 +152,7 @@ class Run:
             go: Where it is done.
 
         Raises:
-            ValueError: If the pictures turn out to be none, or their table damaged, or hardly any label fits.
+            ValueError: If the pictures turn out to be none, or their table damaged.
         """
         asked = self._request
         tally, began = _Tally(cascade_of(self.artefact, asked.is_cheap_first)), time.perf_counter()
@@ -159,8 +169,15 @@ class Run:
                 done(tally.pictures, self._album.count)
             if not tally.pictures:
                 raise ValueError(f"{self._album.name} holds no pictures")
-        scorecard = None if self._judge is None else score_rows(self._judge.judged)
-        return tally.outcome(time.perf_counter() - began, scorecard)
+        return tally.outcome(time.perf_counter() - began)
+
+    def scores(self) -> Scorecard | None:
+        """Score what `predict` said, None where there are no labels; apart, as the table is whole whatever fits it.
+
+        Raises:
+            ValueError: If too few of the pictures have a label and a prediction, or all are of one group.
+        """
+        return None if self._judge is None else score_rows(self._judge.judged)
 
     def refit(self) -> Refitted:
         """Write the bundle whose final temperature is fitted on the labels; asked for after `predict`.
@@ -196,7 +213,7 @@ class _Tally:
         self._seen += int(block.seen.sum())
         self._cost += 0.0 if self._costs is None else float(self._costs[block.seen].sum())
 
-    def outcome(self, seconds: float, scorecard: Scorecard | None) -> Outcome:
+    def outcome(self, seconds: float) -> Outcome:
         known, more = max(1, self.pictures - self._failed), self._failed - len(self._problems)
         return Outcome(
             pictures=self.pictures,
@@ -204,7 +221,6 @@ class _Tally:
             seconds=seconds,
             seen=self._seen / known,
             cost=None if self._costs is None else self._cost / known,
-            scorecard=scorecard,
         )
 
 

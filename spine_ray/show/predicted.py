@@ -63,7 +63,7 @@ def exported_lines(out: Path, members: int, megabytes: float, onnx: Sequence[tup
     """
     counted = "1 member" if members == 1 else f"{members} members"
     lines = [
-        f"{out}: {counted}, {megabytes:.1f} MB; every file is named with its SHA-256",
+        f"{out}: {counted}, {megabytes:.1f} MB; SHA256SUMS has the hashes of bundle.json and weights/",
         f"  python -m spine_ray.predict {out} --images FOLDER --out predictions.csv",
         f"  mlflow models serve --model-uri {out / 'mlflow'} --env-manager local",
     ]
