@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_model_name(given.register)
         done = export_study(given.study, given.out, with_onnx=given.onnx)
         model = given.register and register_model(given.study, given.out / "mlflow", given.register)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         fail(error)
         return 2
     files = [(file.trial_id, file.path is not None, file.told) for file in done.onnx]

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(line)
         if given.refit_temperature:
             say(refitted_line(run.refit(), given.refit_temperature))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         bar.close()
         fail(error)
         return 2

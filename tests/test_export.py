@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import json
+import resource
 import shutil
 import sys
 import warnings
@@ -72,6 +73,39 @@ def test_what_is_there_is_not_written_over(exported, shipped_study, capsys) -> N
 def test_a_study_that_is_none_is_refused_and_nothing_is_left(tmp_path, capsys) -> None:
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert "there is no study" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["empty", "nowhere"])
+def test_a_link_is_refused_before_anything_is_done(shipped_study, tmp_path, capsys, target) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(target)
+    assert main([str(shipped_study.root), "--out", str(tmp_path / "link")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'link'} is a link: name a new folder\n"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(shipped_study, tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    assert main([str(shipped_study.root), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {out} was not written: [Errno")
+    assert error.count("\n") == 1
+
+
+def test_a_disk_without_room_is_one_line_that_names_the_bundle_and_leaves_nothing(
+    shipped_study, tmp_path, capsys
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # the same error at the same place as a full disk
+    try:
+        code = main([str(shipped_study.root), "--out", str(tmp_path / "out")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith(f"error: {tmp_path / 'out'} was not written: ")
+    assert "File too large" in error
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,7 @@
 """The command as a user runs it, on a study and on a bundle."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,8 @@ BAD_INPUT = {
         ["study", "--images", "test", "--out", "x.csv", "--labels", "labels.csv", "--refit-temperature", "test"],
         "test is there already",
     ),
+    "a table that cannot be": (["study", "--images", "test", "--out", f"{'x' * 250}.csv"], "cannot be written: [Errno"),
+    "a study that cannot be": (["x" * 300, "--images", "test", "--out", "x.csv"], f"{'x' * 300}"),
     "no word": (["study", "--images", "test"], "--out"),
 }
 
@@ -254,3 +257,21 @@ def test_labels_of_one_group_are_refused_before_anything_is_predicted(shipped_st
     assert main([str(shipped_study.root), *words]) == 2
     assert f"--labels {labels}: all pictures are of one group; intervals need at least 2" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_folder_with_strange_names_pipes_and_lost_links_has_a_row_each(shipped_study, tmp_path, capsys) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    content = (shipped_study.pictures / shipped_study.names[0]).read_bytes()
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(content)
+    (folder / os.fsdecode(b"\xfe.png")).write_bytes(b"no picture")
+    (folder / "lost.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    assert main([str(shipped_study.root), "--images", str(folder), "--out", str(tmp_path / "x.parquet")]) == 0
+    rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
+    assert {row["sample"]: row["error"] for row in rows} == {
+        "lost.png": "the file is missing or may not be read",
+        r"\udcfe.png": "not a picture of a known kind",
+        r"\udcff.png": None,
+    }
+    assert r"\udcfe.png" in capsys.readouterr().out

@@ -1,8 +1,10 @@
 """The stream of pictures, with a committee of real models."""
 
 import io
+import os
 import resource
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from spine_ray.data.albums import Picture, open_album
 from spine_ray.data.problems import DAMAGED, NO_BYTES, NOT_A_PICTURE, NOT_OPENED, TOO_LARGE
 from spine_ray.ship.committee import Committee
 from spine_ray.ship.stream import Pace, Predictions, predictions
+from spine_ray.ship.table import open_table
 
 PACE = Pace(block=16, computing=2, threads=1, decoding=2)
 
@@ -104,6 +107,51 @@ def test_pictures_that_cannot_be_read_are_rows_with_an_error(artefact, committee
     assert np.isfinite(found.log_probs[0]).all()
     assert np.isnan(found.log_probs[1:]).all()
     assert found.is_known.tolist() == [True] + 7 * [False]
+
+
+def test_damaged_members_of_a_zip_are_rows_with_an_error(tmp_path, artefact, committee) -> None:
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("checksum", "encrypted", "fine"):
+            archive.writestr(f"{name}.png", png())
+        archive.writestr("packed.png", bytes(5000), zipfile.ZIP_DEFLATED)
+        infos = {info.filename.removesuffix(".png"): info for info in archive.infolist()}
+    content = bytearray(path.read_bytes())
+    begins = {name: info.header_offset + 30 + len(info.filename) for name, info in infos.items()}
+    content[begins["checksum"] + 60] ^= 255
+    content[begins["packed"]] = 0xFF  # a kind of block that there is not
+    content[infos["encrypted"].header_offset + 6] |= 1
+    content[content.index(b"encrypted.png", infos["packed"].header_offset) - 46 + 8] |= 1
+    path.write_bytes(content)
+    found = gather(open_album(f"zip://::{path}").pictures(), artefact, committee)
+    told = dict(zip(found.names, found.problems, strict=True))
+    assert told.pop("fine.png") == ""
+    assert [told[f"{name}.png"].partition("'")[0] for name in ("checksum", "encrypted", "packed")] == [
+        "cannot be read: Bad CRC-32 for file ",
+        "cannot be read: File ",
+        "cannot be read: Error -3 while decompressing data: invalid block type",
+    ]
+
+
+def test_a_picture_whose_reading_says_nothing_has_the_name_of_its_error(artefact, committee) -> None:
+    def cut() -> bytes:
+        raise EOFError
+
+    assert gather([Picture("a", cut)], artefact, committee).problems == ("cannot be read: EOFError",)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_name_that_is_not_utf8_is_written_escaped(tmp_path, artefact, committee, suffix: str) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in (b"\xff.png", b"\xfe.png"):
+        (folder / os.fsdecode(name)).write_bytes(png() if name[0] == 0xFF else b"")
+    found = gather(open_album(str(folder)).pictures(), artefact, committee)
+    assert found.names == ("\\udcfe.png", "\\udcff.png")
+    assert found.problems == (NO_BYTES, "")
+    with open_table(tmp_path / f"found.{suffix}", artefact.classes) as table:
+        table.write(found)
+    assert b"\\udcff.png" in (tmp_path / f"found.{suffix}").read_bytes()
 
 
 def test_a_block_without_a_single_picture_has_its_rows(artefact, committee) -> None:

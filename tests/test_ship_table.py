@@ -1,4 +1,6 @@
 import csv
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +70,29 @@ def test_an_interrupted_table_leaves_what_was_there(name: str, tmp_path: Path) -
 def test_other_files_are_refused(name: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=told):
         open_table(tmp_path / name, CLASSES)
+
+
+def test_the_name_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(ValueError, match=r"x\.csv is a folder: name a file"):
+        open_table(tmp_path / "x.csv", CLASSES)
+
+
+@pytest.fixture
+def hardly_any_room() -> Iterator[None]:
+    """Let this process write no file beyond 500 bytes: the same error at the same places as a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("hardly_any_room")
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+@pytest.mark.parametrize("rows", [60, 50_000], ids=["in the end", "on the way"])
+def test_a_table_for_which_there_is_no_room_is_told_by_its_name_and_leaves_nothing(
+    name: str, rows: int, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"--out .*/{name} cannot be written: .*File too large"):
+        write(tmp_path / name, block(0, rows))
+    assert not list(tmp_path.iterdir())

@@ -2,12 +2,16 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spine_ray.data.places import Place
+from fsspec.implementations.local import LocalFileSystem
+
+from spine_ray.data.pictures import MAX_BYTES
+from spine_ray.data.places import FileTooLargeError, Place
 
 PICTURE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
@@ -88,38 +92,57 @@ def listed_album(given: Sequence[str | Path | bytes]) -> Album:
 
 def _folder(given: str, place: Place) -> Album:
     fs, root = place.open()
-    is_local = Path(place.uri).is_dir()
-    paths: Callable[[], Iterator[str]] = (
-        (lambda: _local_paths(Path(place.uri))) if is_local else (lambda: _remote_paths(fs, root))
-    )
-    if next(paths(), None) is None:
+    is_local = isinstance(fs, LocalFileSystem)
+    listed = partial(_listed_here, root) if is_local else partial(_listed_there, fs, root)
+    if next(_paths(given, listed), None) is None:
         raise ValueError(f"{given} holds no pictures; they end in {' '.join(PICTURE_SUFFIXES)}")
 
     def pictures() -> Iterator[Picture]:
-        return (Picture(path, _reading(place, path)) for path in paths())
+        return (Picture(path, _reading(place, path)) for path in _paths(given, listed))
 
-    return Album(given, sum(1 for _ in paths()) if is_local else None, pictures)
-
-
-def _local_paths(root: Path) -> Iterator[str]:
-    """Return the relative paths of all pictures but hidden ones, folder after folder, sorted."""
-    for folder, inside, files in os.walk(root):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        link = next((name for name in inside if Path(folder, name).is_symlink()), None)
-        if link is not None:
-            raise ValueError(f"{root}: {link} is a link to a folder, which is not followed; name real folders")
-        yield from _of_folder(Path(folder).relative_to(root).as_posix(), files)
+    return Album(given, sum(1 for _ in _paths(given, listed)) if is_local else None, pictures)
 
 
-def _remote_paths(fs: Any, root: str) -> Iterator[str]:
-    for folder, inside, files in fs.walk(root, detail=False):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        yield from _of_folder(str(folder)[len(root) :].strip("/") or ".", files)
+def _paths(given: str, listed: Callable[[str], tuple[list[str], list[str]]]) -> Iterator[str]:
+    """Return the relative paths of all pictures but hidden ones, folder after folder, sorted.
+
+    Args:
+        given: What the user named, for messages.
+        listed: Returns the names of the folders and of the files in one of its folders.
+
+    Raises:
+        ValueError: If a folder cannot be listed: its pictures would be left out and nobody would know.
+    """
+    waiting = [""]
+    while waiting:
+        within = waiting.pop()
+        try:
+            folders, files = listed(within)
+        except OSError as error:
+            raise ValueError(f"{given}: the folder {within or '.'!r} cannot be listed: {error}") from error
+        yield from (f"{within}{name}" for name in sorted(files) if not name.startswith(".") and is_picture(name))
+        waiting += (f"{within}{name}/" for name in sorted(folders, reverse=True) if not name.startswith("."))
 
 
-def _of_folder(folder: str, files: Iterable[str]) -> Iterator[str]:
-    within = "" if folder == "." else f"{folder}/"
-    return (f"{within}{name}" for name in sorted(files) if not name.startswith(".") and is_picture(name))
+def _listed_here(root: str, within: str) -> tuple[list[str], list[str]]:
+    """List a local folder without what is neither folder, file nor link: a pipe would be read for ever."""
+    folder = Path(root or "/", within)
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    links = {entry.name for entry in found if entry.is_symlink()}
+    for name in links:
+        # What a link leads to may be out of reach: then it is a row with its error.
+        if not name.startswith(".") and os.path.isdir(folder / name):  # noqa: PTH112
+            raise ValueError(f"{folder}: {name} is a link to a folder, which is not followed; name real folders")
+    files = [entry.name for entry in found if entry.name in links or entry.is_file(follow_symlinks=False)]
+    return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)], files
+
+
+def _listed_there(fs: Any, root: str, within: str) -> tuple[list[str], list[str]]:
+    # One level a call: what is to be done about errors, fsspec does not hand on to the levels below.
+    folder = f"{root}/{within}" if root else within
+    _, folders, files = next(fs.walk(folder.rstrip("/"), maxdepth=1, on_error="raise", detail=False))
+    return folders, files
 
 
 def _csv(given: str, place: Place) -> Album:
@@ -148,21 +171,20 @@ def _csv(given: str, place: Place) -> Album:
 
 
 def _parquet(given: str, place: Place) -> Album:
-    import pyarrow as pa  # here: most pictures lie in folders, and a machine that predicts may not have it
+    # Here: most pictures lie in folders, and a machine that predicts may not have what reads such a table.
     import pyarrow.parquet as pq
 
+    from spine_ray.data.tables import told_of_parquet
+
     fs, path = place.open()
-    try:
-        with fs.open(path, "rb") as file, pq.ParquetFile(file) as table:
-            column = _picture_column(given, table.schema_arrow.names, ("image", "path"))
-            count = table.metadata.num_rows
-    except pa.ArrowException as error:
-        raise ValueError(f"{given} is not a Parquet table that can be read: {error}") from error
+    with told_of_parquet(given), fs.open(path, "rb") as file, pq.ParquetFile(file) as table:
+        present, count = table.schema_arrow.names, table.metadata.num_rows
+    column = _picture_column(given, present, ("image", "path"))
     folder = place.parent
 
     def pictures() -> Iterator[Picture]:
         number = 0
-        with fs.open(path, "rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+        with told_of_parquet(given), fs.open(path, "rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
             for batch in table.iter_batches(batch_size=_BATCH, columns=[column]):
                 for value in batch.column(0).to_pylist():
                     yield _cell(value, number, folder)
@@ -193,11 +215,28 @@ def _returning(content: bytes) -> Callable[[], bytes]:
 
 
 def _reading(folder: Place, path: str) -> Callable[[], bytes]:
-    """Return what reads a path, relative to a folder or absolute, only when it is called."""
+    """Return what reads a path, relative to a folder or on this machine anywhere, only when it is called."""
 
     def read() -> bytes:
-        if Path(path).is_absolute() and Path(folder.uri).is_absolute():
-            return Path(path).read_bytes()
-        return folder.read(folder.relative(path))
+        fs, own = folder.open()
+        if not isinstance(fs, LocalFileSystem):
+            return folder.read(folder.relative(path))
+        return _content(Path(own or "/", folder.relative(path) if "://" in path else path))
 
     return read
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a local file; pipes and devices, which have no end, are no files.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        FileTooLargeError: If it is larger than pictures are; no more than that is read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise FileTooLargeError(f"{path} has more than {MAX_BYTES} bytes")
+    return content

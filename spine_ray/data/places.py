@@ -17,7 +17,9 @@ _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """What a file system says of a name at which there can be no folder."""
 _STORES = ("s3", "gs", "abfs")
 """Object stores that pyarrow opens."""
-LEAVES = "is a link that leaves the data's folder: only files inside it are read (--data-root DIR allows all of DIR)"
+ADVICE = "--data-root DIR allows all of DIR"
+"""Where a study's data leaves its folder; new pictures have no such option."""
+LEAVES = f"is a link that leaves the data's folder: only files inside it are read ({ADVICE})"
 
 
 class FileTooLargeError(ValueError):
@@ -102,9 +104,7 @@ class Place:
         if root is not None and not mark and _is_below(full, root.open()[1]):
             return posixpath.relpath(full, own)
         left = f"--data-root {root.uri}" if root else f"the data's folder {self.uri}"
-        raise ValueError(
-            f"the path {path!r} leaves {left}: only paths inside it are read (--data-root DIR allows all of DIR)"
-        )
+        raise ValueError(f"the path {path!r} leaves {left}: only paths inside it are read")
 
     def first_leaving(self, paths: Iterable[str], root: "Place | None" = None) -> str | None:
         """Return the first of the relative paths that leads out of this folder, or the root, by a link; else None.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spine_ray.data.places import LEAVES, Place
+from spine_ray.data.places import ADVICE, LEAVES, Place
 from spine_ray.data.rows import FileReader, Row, Source, Split
 
 SPLIT_VALUES: dict[str, Split] = {"train": "dev", "dev": "dev", "test": "test"}
@@ -52,7 +52,7 @@ class ParquetReader:
         with self._lock:
             if self._values is None:
                 fs, path = self.place.open()
-                with _told_of_parquet(self.place.uri), fs.open(path, "rb") as file:
+                with told_of_parquet(self.place.uri), fs.open(path, "rb") as file:
                     self._values = pq.read_table(file, columns=[self.column]).column(self.column)
             return self._values
 
@@ -89,12 +89,12 @@ def parquet_source(name: str, place: Place, root: Place | None = None) -> Source
         ValueError: If a needed column, a value or a listed file is missing or not allowed.
     """
     fs, path = place.open()
-    with _told_of_parquet(name), fs.open(path, "rb") as file:
+    with told_of_parquet(name), fs.open(path, "rb") as file:
         schema = pq.ParquetFile(file).schema_arrow
     picture = _needed_columns(name, schema.names, ("image", "path"))
     holds_bytes = _holds_bytes(name, schema.field(picture))
     wanted = ["label", *(column for column in OPTIONAL_COLUMNS if column in schema.names)]
-    with _told_of_parquet(name):
+    with told_of_parquet(name):
         with fs.open(path, "rb") as file:
             table = pq.ParquetFile(file).read(columns=wanted if holds_bytes else [picture, *wanted])
         columns = {column: table.column(column).to_pylist() for column in table.column_names}
@@ -108,8 +108,12 @@ def parquet_source(name: str, place: Place, root: Place | None = None) -> Source
 
 
 @contextmanager
-def _told_of_parquet(name: str) -> Iterator[None]:
-    """Say what pyarrow says of broken bytes, for which it has several kinds of errors."""
+def told_of_parquet(name: str) -> Iterator[None]:
+    """Say what pyarrow says of broken bytes, for which it has several kinds of errors.
+
+    Raises:
+        ValueError: If that happens while the block runs.
+    """
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -175,7 +179,7 @@ def _file_paths(name: str, folder: Place, values: Sequence[object], root: Place 
         try:
             paths.append(folder.relative(value, root))
         except ValueError as error:
-            raise ValueError(f"{name}, row {index}: {error}") from error
+            raise ValueError(f"{name}, row {index}: {error} ({ADVICE})") from error
     missing = folder.first_missing(paths)
     if missing is not None:
         raise ValueError(f"{name}, row {paths.index(missing)}: there is no file {missing!r} in {folder.uri}")

@@ -109,17 +109,19 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Give a folder to fill; it has its name only when all is in it, and is gone if that fails.
 
     Raises:
-        ValueError: If there is something at `out`.
+        ValueError: If there is something at `out`, or the disk is full or refuses.
     """
     check_free(out)
     part = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         yield part
         if out.exists():
             out.rmdir()
         part.replace(out.absolute())
+    except OSError as error:  # that of a full disk names no file
+        raise ValueError(f"{out} was not written: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -141,8 +143,10 @@ def check_free(out: Path) -> None:
     """Refuse a place at which there is something.
 
     Raises:
-        ValueError: If it is a file, or a folder that is not empty.
+        ValueError: If it is a file, a link, or a folder that is not empty.
     """
+    if out.is_symlink():  # a folder cannot take the place of a link
+        raise ValueError(f"{out} is a link: name a new folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: name a new folder")
 
@@ -174,7 +178,10 @@ def _write_weights(artefact: Artefact, tensors: Tensors, root: Path) -> dict[str
 
 def _save(arrays: Arrays, path: Path) -> None:
     # Safetensors writes memory as it lies, whatever the order of the axes.
-    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path)
+    try:
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path)
+    except SafetensorError as error:  # its word for what any other file would call an OSError
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def _tensor_hash(array: npt.NDArray[np.generic]) -> str:

@@ -35,6 +35,7 @@ class Predictions:
     """What is said of some pictures, in the order in which they came."""
 
     names: tuple[str, ...]
+    """(rows,) what a table can hold: bytes of a file's name that are not UTF-8 are escaped."""
     problems: tuple[str, ...]
     """(rows,) why a picture has no prediction; empty where it has one."""
     log_probs: npt.NDArray[np.float64]
@@ -132,8 +133,8 @@ def _views(picture: Picture, side: int, resolutions: tuple[int, ...]) -> dict[in
         content = picture.read()
     except (FileNotFoundError, PermissionError):
         return NOT_OPENED
-    except (OSError, ValueError) as error:
-        return f"cannot be read: {' '.join(str(error).split())}"
+    except Exception as error:  # archives and the clients of stores have kinds of their own
+        return f"cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
     if not content:
         return NO_BYTES
     try:
@@ -156,6 +157,11 @@ def _said(
     if views:
         said, seen[known] = answer({side: torch.stack([each[side] for each in views]) for side in views[0]})
         log_probs[known], apart[known] = said.log_probs, said.disagreement
-    names = tuple(picture.name for picture in block)
-    problems = tuple(each if isinstance(each, str) else "" for each in found)
+    names = tuple(_writable(picture.name) for picture in block)
+    problems = tuple(_writable(each) if isinstance(each, str) else "" for each in found)
     return Predictions(names, problems, log_probs, apart, seen)
+
+
+def _writable(text: str) -> str:
+    """Return the text as any table takes it: of a file's name that is not UTF-8, the strange bytes are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()

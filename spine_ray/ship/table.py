@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -44,7 +45,10 @@ def _numbers(values: np.ndarray, known: np.ndarray) -> list[float | None]:
 
 
 class Table(Protocol):
-    """A table of predictions that is being written; it has its name once it was left without an error."""
+    """A table of predictions that is being written; it has its name once it was left without an error.
+
+    All of it raises a ValueError where the disk is full or refuses.
+    """
 
     def write(self, predictions: Predictions) -> None:
         """Add rows."""
@@ -62,11 +66,13 @@ def open_table(path: Path, classes: Sequence[str]) -> Table:
     """Return a table to be written, Parquet or CSV by the name of its file.
 
     Raises:
-        ValueError: If the name ends otherwise, the folder is missing, or Parquet is asked for where there is no
-            pyarrow.
+        ValueError: If the name ends otherwise or is a folder's, the folder it lies in is missing, or Parquet is asked
+            for where there is no pyarrow.
     """
     if not path.absolute().parent.is_dir():
         raise ValueError(f"--out {path}: there is no folder {path.absolute().parent}")
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder: name a file")
     if path.suffix.lower() == ".csv":
         return CsvTable(path, classes)
     if path.suffix.lower() == ".parquet":
@@ -87,22 +93,24 @@ class CsvTable:
     def write(self, predictions: Predictions) -> None:
         """Add rows."""
         columns = columns_of(predictions, self._classes)
-        for row in zip(*columns.values(), strict=True):
-            self._rows.writerow([f"{cell:.{_DIGITS}g}" if isinstance(cell, float) else cell for cell in row])
+        with _told_of(self._path):
+            for row in zip(*columns.values(), strict=True):
+                self._rows.writerow([f"{cell:.{_DIGITS}g}" if isinstance(cell, float) else cell for cell in row])
 
     def __enter__(self) -> "CsvTable":
         """Write the header."""
-        self._file = self._part.open("w", encoding="utf-8", newline="")
-        self._rows = csv.writer(self._file, lineterminator="\n")
-        self._rows.writerow(columns_of(_nothing(self._classes), self._classes))
+        with _told_of(self._path):
+            self._file = self._part.open("w", encoding="utf-8", newline="")
+            self._rows = csv.writer(self._file, lineterminator="\n")
+            self._rows.writerow(columns_of(_nothing(self._classes), self._classes))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the file its name, or remove it."""
-        self._file.close()
-        _settle(self._part, self._path, error)
+        with _settled(self._part, self._path, error):
+            self._file.close()
 
 
 class ParquetTable:
@@ -129,21 +137,22 @@ class ParquetTable:
 
     def __enter__(self) -> "ParquetTable":
         """Open the file."""
-        self._writer = self._pq.ParquetWriter(self._part, self._schema, compression="zstd")
+        with _told_of(self._path):
+            self._writer = self._pq.ParquetWriter(self._part, self._schema, compression="zstd")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what waits and give the file its name, or remove it."""
-        if error is None:
-            self._flush()
-        self._writer.close()
-        _settle(self._part, self._path, error)
+        with _settled(self._part, self._path, error), self._writer:
+            if error is None:
+                self._flush()
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(self._pa.Table.from_batches(self._waiting, self._schema))
+            with _told_of(self._path):
+                self._writer.write_table(self._pa.Table.from_batches(self._waiting, self._schema))
             self._waiting = []
 
 
@@ -155,8 +164,22 @@ def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def _settle(part: Path, path: Path, error: BaseException | None) -> None:
-    if error is None:
-        part.replace(path)
-    else:
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Say which table cannot be written: the error of a full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"--out {path} cannot be written: {error}") from error
+
+
+@contextmanager
+def _settled(part: Path, path: Path, error: BaseException | None) -> Iterator[None]:
+    """Give the file its name once the block has closed it, or remove it where an error came before or comes now."""
+    try:
+        with _told_of(path):
+            yield
+            if error is None:
+                part.replace(path)
+    finally:
         part.unlink(missing_ok=True)
