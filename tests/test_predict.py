@@ -259,14 +259,13 @@ def test_labels_of_one_group_are_refused_before_anything_is_predicted(shipped_st
     assert not out.exists()
 
 
-def test_a_folder_with_strange_names_pipes_and_lost_links_has_a_row_each(shipped_study, tmp_path, capsys) -> None:
+def test_strange_names_and_lost_links_have_a_row_each(shipped_study, tmp_path, capsys) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     content = (shipped_study.pictures / shipped_study.names[0]).read_bytes()
     (folder / os.fsdecode(b"\xff.png")).write_bytes(content)
     (folder / os.fsdecode(b"\xfe.png")).write_bytes(b"no picture")
     (folder / "lost.png").symlink_to("nowhere")
-    os.mkfifo(folder / "pipe.png")
     assert main([str(shipped_study.root), "--images", str(folder), "--out", str(tmp_path / "x.parquet")]) == 0
     rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
     assert {row["sample"]: row["error"] for row in rows} == {
