@@ -111,6 +111,13 @@ def test_unknown_protocol_is_refused():
         Place.of("nowhere://x").open()
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_damaged_archive_is_refused(kind, tmp_path):
+    (tmp_path / "x").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=rf"cannot open {kind}://::"):
+        Place.of(f"{kind}://::{tmp_path}/x").open()
+
+
 def test_an_object_store_needs_no_package_of_its_own(object_store, tmp_path):
     place = Place(uri=f"s3://{object_store.make_bucket()}/pictures")
     fs, root = place.open()

@@ -98,6 +98,16 @@ def test_a_bundle_predicts_with_nothing_but_torch_timm_numpy_pillow_and_safetens
     assert "The cascade does not pay" in done.stdout
 
 
+@pytest.mark.timeout(120)
+def test_without_pyarrow_a_parquet_of_pictures_is_one_line(bundle, tmp_path) -> None:
+    (tmp_path / "new.parquet").write_bytes(b"PAR1")
+    words = [str(bundle), "--images", str(tmp_path / "new.parquet"), "--out", str(tmp_path / "x.csv")]
+    command = [sys.executable, "-c", ALONE, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.endswith("new.parquet: reading Parquet needs pyarrow, which is not installed\n")
+
+
 def test_predicting_from_a_study_loads_no_ray_and_no_mlflow(shipped_study, tmp_path) -> None:
     code = (
         "import sys; from spine_ray.predict import main; code = main(sys.argv[1:]);"

@@ -172,10 +172,12 @@ def _csv(given: str, place: Place) -> Album:
 
 def _parquet(given: str, place: Place) -> Album:
     # Here: most pictures lie in folders, and a machine that predicts may not have what reads such a table.
-    import pyarrow.parquet as pq
+    try:
+        import pyarrow.parquet as pq
 
-    from spine_ray.data.tables import told_of_parquet
-
+        from spine_ray.data.tables import told_of_parquet
+    except ImportError as error:
+        raise ValueError(f"{given}: reading Parquet needs pyarrow, which is not installed") from error
     fs, path = place.open()
     with told_of_parquet(given), fs.open(path, "rb") as file, pq.ParquetFile(file) as table:
         present, count = table.schema_arrow.names, table.metadata.num_rows

@@ -3,6 +3,8 @@
 import errno
 import os
 import posixpath
+import tarfile
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +56,7 @@ class Place:
         """Return the file system and the path in it, without a slash at the end.
 
         Raises:
-            ValueError: If no installed file system knows the URI.
+            ValueError: If no installed file system knows the URI, or an archive is damaged.
         """
         try:
             fs, path = fsspec.core.url_to_fs(self.uri)
@@ -64,7 +66,7 @@ class Place:
             from spine_ray.data.arrow_store import through_arrow  # here: a bundle predicts without pyarrow
 
             fs, path = through_arrow(self.uri)
-        except ValueError as error:
+        except (ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
             raise ValueError(f"cannot open {self.uri}: {error}") from error
         return fs, str(path).rstrip("/")
 
