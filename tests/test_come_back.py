@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from test_search import CLASSES, oof_bytes, run_here, write_pictures
 
+from spine_ray.show.words import duration_text
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
@@ -101,7 +102,7 @@ def test_what_the_addition_changed_is_printed_and_kept(
     assert "What this search changed" in done.stdout
     told = json.loads(StudyPaths(finished / "study").plan.read_text())["told"]
     assert told["actual"] > 0.0
-    assert f"took {told['actual'] / 60:.1f} min" in done.stdout
+    assert f"took {duration_text(told['actual'])}: " in done.stdout
     assert "1 trial added in" in done.stdout
 
 
