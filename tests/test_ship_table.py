@@ -1,6 +1,7 @@
 import csv
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -78,21 +79,26 @@ def test_the_name_of_a_folder_is_refused(tmp_path: Path) -> None:
         open_table(tmp_path / "x.csv", CLASSES)
 
 
-@pytest.fixture
+@contextmanager
 def hardly_any_room() -> Iterator[None]:
-    """Let this process write no file beyond 500 bytes: the same error at the same places as a full disk."""
+    """Let this process write no file beyond 500 bytes: the same error at the same places as a full disk.
+
+    Only around what is tried: whoever reports the tests may write to a file too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("hardly_any_room")
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
 @pytest.mark.parametrize("rows", [60, 50_000], ids=["in the end", "on the way"])
 def test_a_table_for_which_there_is_no_room_is_told_by_its_name_and_leaves_nothing(
     name: str, rows: int, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=rf"--out .*/{name} cannot be written: .*File too large"):
+    told = rf"--out .*/{name} cannot be written: .*File too large"
+    with pytest.raises(ValueError, match=told), hardly_any_room():
         write(tmp_path / name, block(0, rows))
     assert not list(tmp_path.iterdir())
