@@ -19,7 +19,7 @@ from spine_ray.track.client import ENVIRONMENT, STUDY_TAG
 from spine_ray.track.mlflow_log import public_uri
 from spine_ray.track.view import comparison_address
 
-START_S = 60.0
+START_S = 180.0
 
 
 def is_server(uri: str) -> bool:
