@@ -119,7 +119,9 @@ def test_the_page_compares_every_completed_trial_at_once(
         page.open(address)
         page.wait_for(f"{AXES}.length && window.lines.size && document.querySelectorAll('.js-plotly-plot').length", 90)
         assert page.evaluate(AXES) == [*PARAMS, *METRICS]
+        page.wait_for(f"window.lines.size === {len(completed)}", 60)
         assert settled(page, "window.lines.size") == len(completed)
+        page.wait_for(f"{POINTS}[0].length >= {len(completed) + 1}", 60)
         assert set(page.evaluate(POINTS)[0]) == {*completed, "ensemble"}
         assert [error for error in page.errors if NO_ACCOUNTS not in error] == []
         hosts = {urllib.parse.urlsplit(each).hostname for each in page.requests if each.startswith(("http", "ws"))}
