@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from spine_ray.tune.keeper import Keeper
+from spine_ray.tune.order import WorkOrder
 
 from spine_ray.core.network import Network, Setup
 from spine_ray.core.pixels import build_pixels, short_side
@@ -25,8 +27,6 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths
-from spine_ray.tune.keeper import Keeper
-from spine_ray.tune.order import WorkOrder
 
 SIDE, FOLDS = 32, 3
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from spine_ray.tune.rehearsal import Clock, rehearse_tier
+from spine_ray.tune.tier_plan import TierPlan
 
 from benchmarks.grid_store import Grid, Key, key_of
 from spine_ray.climb.decisions import Proof, Question, decide
@@ -29,8 +31,6 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import Space
 from spine_ray.study.events import EpochDone, Event, TrialEnded
 from spine_ray.study.tables import Cost
-from spine_ray.tune.rehearsal import Clock, rehearse_tier
-from spine_ray.tune.tier_plan import TierPlan
 
 WORKERS = 2
 

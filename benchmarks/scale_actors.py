@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from spine_ray.tune.order import WorkOrder
+from spine_ray.tune.suggester import SearchDomain, draw
+from spine_ray.tune.tier import run_tier
+from spine_ray.tune.tier_plan import TierPlan
 
 from benchmarks.curves import Curves
 from spine_ray.space.config import TrialConfig
@@ -21,10 +25,6 @@ from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import Space
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
 from spine_ray.tune.cluster import Workers
-from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.suggester import SearchDomain, draw
-from spine_ray.tune.tier import run_tier
-from spine_ray.tune.tier_plan import TierPlan
 
 
 class Told:

@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from spine_ray.tune.rehearsal import Clock, rehearse_tier
+from spine_ray.tune.suggester import draw
+from spine_ray.tune.tier_plan import TierPlan
 
 from benchmarks.curves import Curves
 from spine_ray.climb.known import Known
@@ -36,11 +39,8 @@ from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted, e
 from spine_ray.study.ledger import append_event
 from spine_ray.study.paths import StudyPaths
 from spine_ray.track.mlflow_log import Tracker
-from spine_ray.tune.rehearsal import Clock, rehearse_tier
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import TierSearcher
-from spine_ray.tune.suggester import draw
-from spine_ray.tune.tier_plan import TierPlan
 
 ROWS, CLASSES = 1500, 10
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from spine_ray.tune.crew import choose_arithmetic
+from spine_ray.tune.order import WorkOrder
+from spine_ray.tune.shape import Shape
+from spine_ray.tune.tier import TierPlan, run_tier
 
 from benchmarks.fold_table import NAME, FoldTable, read_table
 from benchmarks.sides import WORKERS, SideResult, logits_file
@@ -24,11 +28,7 @@ from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
 from spine_ray.tune.cluster import Workers, running_ray
-from spine_ray.tune.crew import choose_arithmetic
-from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.searcher import SearchDomain
-from spine_ray.tune.shape import Shape
-from spine_ray.tune.tier import TierPlan, run_tier
 
 ROOM = 20 * 10**9
 

@@ -88,7 +88,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--workers", metavar="SHAPE", help="trials at once, or such as 4xGPU or 16xCPU; default: what there is"
+        "--workers",
+        metavar="SHAPE",
+        help="trials at once, or such as 4xGPU or 16xCPU; 0: in this process, without Ray; default: what there is",
     )
     parser.add_argument("--address", help="a running Ray cluster")
     parser.add_argument("--tracking", help="MLflow tracking URI; default: a database in the study")

@@ -24,8 +24,8 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, write_record
 from spine_ray.study.tables import Cost, read_samples, write_costs, write_samples
 from spine_ray.study.trials import trials_from_events
-from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.worker import TrainWorker
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.worker import TrainWorker
 
 ROWS = 240
 
@@ -50,7 +50,7 @@ def make_study(folder: Path, configs: list[TrialConfig]) -> dict[str, Any]:
     pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
     worker = TrainWorker()
     with held(paths) as hold:
-        order = WorkOrder(
+        order = WorkerSpec(
             study=paths.root, holder=hold.token, pixels=pixels.folder, seed=0, weights=(), device="cpu", threads=1
         )
         for config in configs:
@@ -86,7 +86,7 @@ def _write_pictures(folder: Path) -> Any:
     return open_source(str(folder))
 
 
-def _train(worker: TrainWorker, order: WorkOrder, config: TrialConfig, paths: StudyPaths, version: str) -> None:
+def _train(worker: TrainWorker, order: WorkerSpec, config: TrialConfig, paths: StudyPaths, version: str) -> None:
     known = facts(config.backbone, config.resolution, 10)
     started = TrialStarted(
         trial_id=config.trial_id, tier="light", config=config, family=family_of(config.backbone), is_start=True,

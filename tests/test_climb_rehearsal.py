@@ -17,13 +17,13 @@ from spine_ray.core.weights import RANDOM
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.gates import Verdict
+from spine_ray.sampling.simulation import VirtualClock
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.study.events import EpochDone
 from spine_ray.study.tables import Cost
 from spine_ray.study.trials import trials_from_events
-from spine_ray.tune.rehearsal import Clock
-from spine_ray.tune.shape import Shape
+from spine_ray.workers.request import WorkerRequest
 
 ROWS, FOLDS, EPOCHS = 90, 3, 2
 BACKBONES = ("test_resnet", "test_vit")
@@ -87,7 +87,7 @@ def rehearse(
     costs = {cost(backbone).key: cost(backbone) for backbone in BACKBONES}
     known = Known(request=request, samples=samples, prepared=prepared, events=[], costs=costs)
     told = cast("Iterator[Verdict]", iter(verdicts))
-    rehearsal = Rehearsal(known, Clock(START), workers, told, seed, has_control=True)
+    rehearsal = Rehearsal(known, VirtualClock(START), workers, told, seed, has_control=True)
     Climb(known, rehearsal, where, Budget(began=START, seconds=budget)).run()
     return rehearsal, rehearsal.now() - START
 
@@ -160,17 +160,17 @@ def test_in_a_budget_only_what_it_could_hold_is_measured(known_facts: dict[tuple
 
 def test_a_gpu_that_was_not_measured_is_an_assumption_with_two_ends() -> None:
     costs = {cost(backbone).key: cost(backbone) for backbone in BACKBONES}
-    note, variants = _costs_on(Shape(8, "cuda"), Shape(2, "cpu"), costs)
+    note, variants = _costs_on(WorkerRequest(8, "cuda"), WorkerRequest(2, "cpu"), costs)
     assert note.startswith("no GPU was measured")
     for tera, variant in zip(GPU_TERA_MACS, variants, strict=True):
         for each in variant.values():
             assert each.train_images_s == pytest.approx(tera * 1e12 / 3e6)
             assert each.infer_images_s == pytest.approx(tera * 1e12 / 1e6)
-    assert _costs_on(Shape(8, "cpu"), Shape(2, "cpu"), costs) == ("", [costs])
+    assert _costs_on(WorkerRequest(8, "cpu"), WorkerRequest(2, "cpu"), costs) == ("", [costs])
     with pytest.raises(ValueError, match="measured on a GPU"):
-        check_shape(Shape(8, "cpu"), "cuda")
-    check_shape(Shape(8, "cpu"), "cpu")
-    check_shape(Shape(8, "cuda"), "cpu")
+        check_shape(WorkerRequest(8, "cpu"), "cuda")
+    check_shape(WorkerRequest(8, "cpu"), "cpu")
+    check_shape(WorkerRequest(8, "cuda"), "cpu")
 
 
 def test_luck_is_a_function_of_the_seed(known_facts: dict[tuple[str, int], Any]) -> None:

@@ -1,9 +1,9 @@
 import pytest
 
 from spine_ray.climb.seating import _largest, trials_on_a_gpu
+from spine_ray.sampling.sampler import SearchDomain
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
-from spine_ray.tune.suggester import SearchDomain
 
 TIER = TierSpace(
     name="light", backbones=("test_resnet", "test_vit"), resolutions=(96, 160, 128), freezes=(0.75, 0.0, 1.0)

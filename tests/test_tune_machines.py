@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 
 from spine_ray.tune.cluster import Workers, hired, hired_anew, running_ray, share
 from spine_ray.tune.machines import alive_nodes, await_machines
-from spine_ray.tune.shape import Shape
+from spine_ray.workers.request import WorkerRequest
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -33,11 +33,11 @@ def test_machines_are_asked_for_and_waited_for(cluster: Cluster) -> None:
     join(cluster)
     said = list[str]()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(await_machines, Shape(3, "cpu"), said.append, 60.0)
+        waiting = pool.submit(await_machines, WorkerRequest(3, "cpu"), said.append, 60.0)
         time.sleep(2.0)
         assert not waiting.done()
         cluster.add_node(num_cpus=3)
-        assert waiting.result() == Shape(3, "cpu")
+        assert waiting.result() == WorkerRequest(3, "cpu")
     assert said == []  # the first word would come after a minute
     deadline = time.monotonic() + 20
     while ray.available_resources().get("CPU", 0) < 3 and time.monotonic() < deadline:
@@ -49,10 +49,10 @@ def test_fewer_machines_have_to_do_and_none_is_an_error(cluster: Cluster) -> Non
     cluster.add_node(num_cpus=2)
     join(cluster)
     said = list[str]()
-    assert await_machines(Shape(4, "cpu"), said.append, wait_s=1.0) == Shape(2, "cpu")
+    assert await_machines(WorkerRequest(4, "cpu"), said.append, wait_s=1.0) == WorkerRequest(2, "cpu")
     assert said[-1].endswith("2 of 4 CPUs are there: going on with those")
     with pytest.raises(ValueError, match=r"--workers 4xGPU: .*no machine with a GPU"):
-        await_machines(Shape(4, "cuda"), said.append, wait_s=1.0)
+        await_machines(WorkerRequest(4, "cuda"), said.append, wait_s=1.0)
 
 
 def test_a_cluster_without_workers_says_how_to_ask_for_some(cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from spine_ray.data.digits import digits_source
 from spine_ray.tune import node
 from spine_ray.tune.node import Pictures, base_here, depot_of, pixels_on_this_node, weights_on_this_node
-from spine_ray.tune.order import Base, WorkOrder
+from spine_ray.workers.spec import Base, WorkerSpec
 
 pytestmark = pytest.mark.timeout(240)
 ROWS = 5
@@ -105,7 +105,7 @@ def test_the_drivers_node_uses_its_own_files(nodes: tuple[str, Path], base: Base
 
 def test_a_study_at_a_uri_has_a_folder_on_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
-    order = WorkOrder(
+    order = WorkerSpec(
         study=Path("study"), holder="", pixels=Path("pixels"), seed=0, weights=(), device="cpu", threads=1
     )
     assert depot_of(order).paths.root == Path("study")

@@ -21,7 +21,7 @@ from spine_ray.tune.node_check import (
     check_nodes,
     versions,
 )
-from spine_ray.tune.order import WorkOrder
+from spine_ray.workers.spec import WorkerSpec
 
 pytestmark = pytest.mark.timeout(240)
 CPUS = len(os.sched_getaffinity(0))
@@ -47,11 +47,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def order(tmp_path_factory: pytest.TempPathFactory) -> WorkOrder:
+def order(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
     folder = tmp_path_factory.mktemp("nodes")
     file = folder / "test_vit.safetensors"
     file.write_bytes(b"weights")
-    return WorkOrder(
+    return WorkerSpec(
         study=folder / "study",
         holder="",
         pixels=folder,
@@ -63,7 +63,7 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> WorkOrder:
 
 
 @pytest.fixture(scope="module")
-def reports(cluster: Cluster, order: WorkOrder, tmp_path_factory: pytest.TempPathFactory) -> tuple[NodeReport, ...]:
+def reports(cluster: Cluster, order: WorkerSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[NodeReport, ...]:
     data = tmp_path_factory.mktemp("data")
     (data / "cat").mkdir()
     return check_nodes(order, str(data))
@@ -100,7 +100,7 @@ def test_a_node_that_was_started_with_one_thread_is_told(reports: tuple[NodeRepo
     assert light.problems == (f"was started with OMP_NUM_THREADS=1, and a worker has {CPUS} threads",)
 
 
-def test_a_study_at_a_uri_takes_what_every_node_writes(cluster: Cluster, order: WorkOrder, tmp_path: Path) -> None:
+def test_a_study_at_a_uri_takes_what_every_node_writes(cluster: Cluster, order: WorkerSpec, tmp_path: Path) -> None:
     told = of_tier(check_nodes(replace(order, uri=(tmp_path / "far").as_uri()), None), "head")
     assert "study shared" in told.seen
     assert list((tmp_path / "far").iterdir()) == []
@@ -131,7 +131,7 @@ def test_a_clock_that_is_far_off_is_told(cluster: Cluster) -> None:
         assert found.problems == expected
 
 
-def test_the_study_is_left_as_it_was(reports: tuple[NodeReport, ...], order: WorkOrder) -> None:
+def test_the_study_is_left_as_it_was(reports: tuple[NodeReport, ...], order: WorkerSpec) -> None:
     assert list(order.study.iterdir()) == []
 
 

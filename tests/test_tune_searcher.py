@@ -3,11 +3,11 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from spine_ray.sampling.sampler import Outcome, Queue, SearchDomain, Suggester, suggest
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
 from spine_ray.tune.searcher import TierSearcher
-from spine_ray.tune.suggester import Outcome, Queue, SearchDomain, Suggester, suggest
 
 TIER = TierSpace(name="light", backbones=("test_resnet", "test_vit"), resolutions=(32,), trials=2)
 PAIRS = frozenset((backbone, 32) for backbone in TIER.backbones)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from spine_ray.sampling.sampler import SearchDomain
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import EpochDone, TrialStarted
-from spine_ray.tune.suggester import SearchDomain
-from spine_ray.tune.tier_plan import TierPlan
 
 
 def tier_plan(tier: TierSpace, weights: str, folds: int, **changes: Any) -> TierPlan:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spine_ray.climb.desk import work_order
+from spine_ray.climb.desk import worker_spec
 from spine_ray.climb.preflight import decode_pictures, look_at_data
 from spine_ray.climb.prepare import prepare
 from spine_ray.climb.request import SearchRequest
@@ -17,7 +17,7 @@ from spine_ray.space.configs import start_configs
 from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths, replace_json
 from spine_ray.study.tables import write_samples
-from spine_ray.tune.work import open_work, setup_of
+from spine_ray.workers.worker_data import open_work, setup_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
         replace_json(paths.audit, rows.audit.to_dict())
         write_samples(paths.samples, rows.samples)
         _, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
-        order = work_order(request, prepared, {}, pixels.folder, device_here(), holder=hold.token)
-        samples, task = open_work(order)
+        spec = worker_spec(request, prepared, {}, pixels.folder, device_here(), holder=hold.token)
+        samples, task = open_work(spec)
         progress.say(f"looking at {config.backbone}, the cheapest backbone of tier {first.tiers[0].name}")
-        found = check_training(config, task, samples.folds, setup_of(order, config.backbone))
+        found = check_training(config, task, samples.folds, setup_of(spec, config.backbone))
         audit = add_findings(paths, training_findings(found, config))
         write_contact_sheet(paths, task, samples, config)
     return Checked(audit, dict(zip(samples.sample_ids, samples.paths, strict=True)), (paths.audit, paths.contact_sheet))

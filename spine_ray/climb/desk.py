@@ -8,8 +8,11 @@ from spine_ray.climb.afar import Afar
 from spine_ray.climb.known import Known
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
+from spine_ray.climb.tracking import EventTracker
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.ladder.view_check import ViewCheck
+from spine_ray.sampling.queue import Refusal
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.show.live import Progress
 from spine_ray.space.arithmetic import Arithmetic, Device, parse_arithmetic
 from spine_ray.space.config import TrialConfig
@@ -20,12 +23,11 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_trials
 from spine_ray.study.trials import trials_from_events
-from spine_ray.track.mlflow_log import Tracker
-from spine_ray.tune.cluster import Workers, hired_anew
-from spine_ray.tune.crew import Undone, choose_arithmetic, measure_costs
-from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.tier import run_tier
-from spine_ray.tune.tier_plan import Refusal, TierPlan
+from spine_ray.workers.failures import WorkFailure
+from spine_ray.workers.layout import PoolLayout
+from spine_ray.workers.pool import WorkerPool
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.tasks import choose_arithmetic, measure_costs
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,13 +35,12 @@ class Desk(Known):
     """Everything the steps of a search share."""
 
     paths: StudyPaths
-    order: WorkOrder
-    workers: Workers
-    """Who trains now."""
-    whole: Workers
-    """As the machine or cluster was divided at first; with GPUs, one on each."""
+    spec: WorkerSpec
+    pool: WorkerPool
+    whole: PoolLayout
+    """As the machine or cluster was divided at first; with GPUs, one worker on each."""
     progress: Progress
-    tracker: Tracker
+    tracker: EventTracker
     study: StudyRecord
     afar: Afar | None = None
     """The way to the study's URI, if it has one."""
@@ -51,14 +52,14 @@ class Desk(Known):
     """Why an event could not be written, or what it names not be had."""
 
     def run(self, plan: TierPlan) -> tuple[Refusal, ...]:
-        """Train a tier's trials on the crew and return what was not admitted.
+        """Train a tier's trials on the pool and return what was not admitted.
 
         Raises:
             CannotWriteError: If the disk is full: what happens is no longer written down, so nothing goes on.
             ValueError: If the study's URI does not answer.
         """
         try:
-            refusals = run_tier(plan, self.order, self.workers, self._record)
+            refusals = self.pool.run_tier(plan, self.spec, self._record)
         except Exception:
             if self._trouble is not None:  # of what its callbacks raise, ray leaves only the text
                 raise self._trouble from None
@@ -80,31 +81,31 @@ class Desk(Known):
         self.progress.event(event)
         self.tracker.put(event)
 
-    def hire(self, workers: Workers) -> None:
-        """Have these workers from now on, where they are not those that are there."""
-        if workers.count != self.workers.count:
-            self.workers = hired_anew(workers, before=self.workers)
-            self.order = replace(self.order, threads=workers.cpus)
+    def resize_pool(self, layout: PoolLayout) -> None:
+        """Have workers of a layout from now on, where it is not the one that is there."""
+        if layout.count != self.pool.layout.count:
+            self.pool.resize(layout)
+            self.spec = replace(self.spec, threads=layout.cpus)
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure what was not measured before, on workers that have their GPUs for themselves, and keep it."""
         if all(cost_key(config) in self.costs or self._is_broken(config) for config in configs):
             return
-        self.hire(self.whole)
+        self.resize_pool(self.whole)
         self._choose_arithmetic(configs)
         unknown = [config for config in configs if cost_key(config) not in self.costs and not self._is_broken(config)]
         wanted = {cost_key(config): config for config in unknown}
-        speeds = measure_costs(list(wanted.values()), self.order, self.workers)
+        speeds = measure_costs(list(wanted.values()), self.spec, self.pool)
         for (key, config), speed in zip(wanted.items(), speeds, strict=True):
-            if isinstance(speed, Undone):
+            if isinstance(speed, WorkFailure):
                 self._leave(config, speed)
                 continue
             self.costs[key] = Cost(
                 backbone=config.backbone,
                 resolution=config.resolution,
                 freeze=config.freeze,
-                device=self.order.device,
-                arithmetic=str(self.order.arithmetic_of(config.backbone)),
+                device=self.spec.device,
+                arithmetic=str(self.spec.arithmetic_of(config.backbone)),
                 macs=self.prepared.facts[config.backbone, config.resolution].macs,
                 **asdict(speed),
             )
@@ -116,14 +117,14 @@ class Desk(Known):
         unknown = [config for config in configs if config.backbone not in chosen and not self._is_broken(config)]
         fresh = {config.backbone: config for config in reversed(unknown)}
         if fresh:
-            found = dict(zip(fresh, choose_arithmetic(list(fresh.values()), self.order, self.workers), strict=True))
+            found = dict(zip(fresh, choose_arithmetic(list(fresh.values()), self.spec, self.pool), strict=True))
             for backbone, each in found.items():
-                if isinstance(each, Undone):
+                if isinstance(each, WorkFailure):
                     self._leave(fresh[backbone], each)
-            fit = {backbone: str(each) for backbone, each in found.items() if not isinstance(each, Undone)}
+            fit = {backbone: str(each) for backbone, each in found.items() if not isinstance(each, WorkFailure)}
             self.study = self.study.with_arithmetic(fit)
             write_record(self.paths, self.study)
-            self.order = replace(self.order, arithmetic=arithmetic_of(self.study))
+            self.spec = replace(self.spec, arithmetic=arithmetic_of(self.study))
 
     def _is_broken(self, config: TrialConfig) -> bool:
         """Whether a backbone could not be measured, or failed when it was trained: it is not asked again and again."""
@@ -131,19 +132,19 @@ class Desk(Known):
         has_failed = bool(tried) and all(trial.status == "failed" for trial in tried)
         return has_failed or config.backbone in self.unmeasurable
 
-    def _leave(self, config: TrialConfig, undone: Undone) -> None:
+    def _leave(self, config: TrialConfig, failure: WorkFailure) -> None:
         """Say that a backbone cannot be measured; its trial will be tried all the same, and tells why it fails."""
         self.unmeasurable.add(config.backbone)
-        self.progress.say(f"{config.backbone} cannot be measured: {undone.reason}")
+        self.progress.say(f"{config.backbone} cannot be measured: {failure.reason}")
 
     def write_tables(self) -> None:
         """Rebuild the table of trials from the ledger."""
         write_trials(self.paths, self.trials.values(), self.costs)
 
 
-def work_order(
+def worker_spec(
     request: SearchRequest, prepared: Prepared, hashes: Mapping[str, str], pixels: Path, device: Device, *, holder: str
-) -> WorkOrder:
+) -> WorkerSpec:
     """Return what a worker must know, for one thread in plain float32 that keeps no activations.
 
     Args:
@@ -156,7 +157,7 @@ def work_order(
     """
     files = prepared.weights.files.items()
     weights = tuple((backbone, file.resolve(), hashes.get(backbone, "")) for backbone, file in files)
-    return WorkOrder(
+    return WorkerSpec(
         study=request.study.resolve(),
         holder=holder,
         pixels=pixels,

@@ -18,9 +18,9 @@ from spine_ray.study.trials import Trial, add_event
 
 HANGS_AFTER = 10.0
 """Times its predicted seconds after which an epoch is taken to hang."""
-LEAST_PATIENCE = 600.0
+MIN_HANG_TIMEOUT = 600.0
 """Seconds in which no epoch is taken to hang, however short it should be: a busy machine is no reason."""
-UNMEASURED_PATIENCE = 6 * 3600.0
+UNMEASURED_HANG_TIMEOUT = 6 * 3600.0
 """The same where nothing is known of the backbone, s."""
 
 
@@ -139,13 +139,13 @@ class Known:
             return predicted
         return predicted * (1.0 - trial.epochs[-1].step / trial.started.total_steps)
 
-    def patience(self, config: TrialConfig) -> float:
+    def hang_timeout(self, config: TrialConfig) -> float:
         """Return how long an epoch may take, with all that comes before it, until its worker is taken to hang, s."""
         parts = self.forecast().parts(config)
         if parts is None:
-            return UNMEASURED_PATIENCE
+            return UNMEASURED_HANG_TIMEOUT
         # A head alone trains all folds in an epoch; a prefix may be computed for all views in the first.
-        return max(LEAST_PATIENCE, HANGS_AFTER * (parts.epoch * self.samples.num_folds + parts.prefix))
+        return max(MIN_HANG_TIMEOUT, HANGS_AFTER * (parts.epoch * self.samples.num_folds + parts.prefix))
 
     def describe(self, tier: str) -> Callable[[TrialConfig, bool], TrialStarted]:
         """Return what makes the ledger's record of a trial that starts in a tier."""

@@ -15,12 +15,12 @@ from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.gates import Verdict
 from spine_ray.ladder.outcomes import outcomes_of
 from spine_ray.ladder.prediction import Effort, EffortSpan, Outcome, Prediction, told_against
+from spine_ray.sampling.simulation import VirtualClock
 from spine_ray.space.schema import Space
 from spine_ray.study.control import read_control
 from spine_ray.study.paths import replace_json
 from spine_ray.study.tables import Cost
-from spine_ray.tune.rehearsal import Clock
-from spine_ray.tune.shape import Shape
+from spine_ray.workers.request import WorkerRequest
 
 REHEARSALS = 16
 """Of each outcome."""
@@ -40,7 +40,7 @@ Rehearsed = tuple[dict[str, Effort], Effort]
 """What each tier took, by name, and the whole."""
 
 
-def check_shape(shape: Shape, device: str) -> None:
+def check_shape(shape: WorkerRequest, device: str) -> None:
     """Refuse a machine of which nothing can be said here.
 
     Raises:
@@ -50,7 +50,7 @@ def check_shape(shape: Shape, device: str) -> None:
         raise ValueError("--on: costs are measured on a GPU and say nothing of CPUs; ask on a machine without a GPU")
 
 
-def predict(desk: Desk, budget: Budget, on: Shape | None = None) -> Prediction:
+def predict(desk: Desk, budget: Budget, on: WorkerRequest | None = None) -> Prediction:
     """Rehearse the search that the desk is about to begin.
 
     Args:
@@ -58,9 +58,9 @@ def predict(desk: Desk, budget: Budget, on: Shape | None = None) -> Prediction:
         budget: Of the search.
         on: The machine, if it is not this one.
     """
-    here = Shape(desk.workers.count, desk.order.device)
-    device = desk.order.device if on is None or on.device is None else on.device
-    shape = Shape(here.count if on is None else on.count, device)
+    here = WorkerRequest(desk.pool.layout.count, desk.spec.device)
+    device = desk.spec.device if on is None or on.device is None else on.device
+    shape = WorkerRequest(here.count if on is None else on.count, device)
     note, variants = _costs_on(shape, here, {**desk.reckoned(), **desk.costs})
     spent = time.time() - budget.began
     outcomes = []
@@ -74,7 +74,7 @@ def predict(desk: Desk, budget: Budget, on: Shape | None = None) -> Prediction:
         outcomes.append(_outcome(name, verdicts, rehearsed))
     return Prediction(
         spent_seconds=spent,
-        pixels_mb=sum(each.stat().st_size for each in desk.order.pixels.iterdir()) / 1e6,
+        pixels_mb=sum(each.stat().st_size for each in desk.spec.pixels.iterdir()) / 1e6,
         workers=shape.count,
         device=device,
         outcomes=tuple(outcomes),
@@ -99,7 +99,7 @@ def keep_outcome(desk: Desk, prediction: Prediction, budget: Budget) -> None:
     replace_json(desk.paths.plan, {"predicted": prediction.to_dict(), "told": told})
 
 
-def _costs_on(shape: Shape, here: Shape, costs: Table) -> tuple[str, list[Table]]:
+def _costs_on(shape: WorkerRequest, here: WorkerRequest, costs: Table) -> tuple[str, list[Table]]:
     """Return what is assumed of a machine, and the costs there: measured, or both ends of an assumption."""
     if shape.device == here.device:
         return "", [costs]
@@ -125,7 +125,7 @@ def _on_gpu(cost: Cost, tera_macs: float) -> Cost:
 def _rehearse(
     desk: Desk,
     budget: Budget,
-    shape: Shape,
+    shape: WorkerRequest,
     costs: Table,
     verdicts: Sequence[Verdict],
     seed: int,
@@ -133,7 +133,7 @@ def _rehearse(
     known = Known(
         request=desk.request, samples=desk.samples, prepared=desk.prepared, events=list(desk.events), costs=costs
     )
-    clock = Clock(time.time())
+    clock = VirtualClock(time.time())
     rehearsal = Rehearsal(
         known, clock, shape.count, iter(verdicts), seed, has_control=read_control(desk.paths) is not None
     )
@@ -156,7 +156,7 @@ def _rehearse(
     return rehearsal.tiers, whole
 
 
-def _ship(known: Known, clock: Clock, shape: Shape, space: Space, luck: random.Random) -> None:
+def _ship(known: Known, clock: VirtualClock, shape: WorkerRequest, space: Space, luck: random.Random) -> None:
     """Let the time of the selection and of fitting some members once more pass."""
     clock.now += END_SECONDS * luck.uniform(0.6, 1.5)
     completed = [trial.config for trial in known.present.values() if trial.is_completed]

@@ -22,7 +22,7 @@ from spine_ray.show.live import Progress
 from spine_ray.study.paths import StudyPaths, replace_json, replace_text, write_twice
 from spine_ray.study.record import Choices, DataChange, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.tables import read_samples, write_samples
-from spine_ray.tune.node import Pictures
+from spine_ray.workers.worker_data import DecodeRequest
 
 _ENTRIES = 4
 """One frozen prefix's activations may take this part of the cache: several are in use at a time."""
@@ -204,16 +204,16 @@ def _grown(paths: StudyPaths, record: StudyRecord, rows: Rows) -> StudyRecord:
     return record
 
 
-def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> tuple[Pictures, PixelFile]:
+def decode_pictures(rows: Rows, resolution: int, progress: Progress) -> tuple[DecodeRequest, PixelFile]:
     """Decode every picture once at a size that serves a resolution; return how other nodes do it, and the file."""
-    pictures = Pictures(
+    request = DecodeRequest(
         source=rows.source,
-        places=rows.source.locate(rows.samples.paths),
+        rows=rows.source.locate(rows.samples.paths),
         content=rows.samples.sample_ids,
         side=short_side(resolution),
     )
-    progress.say(f"{len(pictures.places)} pictures, decoded once with a short side of {pictures.side} px")
-    return pictures, pictures.decode(progress.rows_done)
+    progress.say(f"{len(request.rows)} pictures, decoded once with a short side of {request.side} px")
+    return request, request.decode(progress.rows_done)
 
 
 def _versions() -> dict[str, str]:

@@ -11,13 +11,13 @@ from spine_ray.core.soundness import CHECKED_ROWS
 from spine_ray.ladder.budget import side_by_side
 from spine_ray.ladder.gates import GateDecision, Verdict
 from spine_ray.ladder.prediction import Effort
+from spine_ray.sampling.sampler import random_suggest
+from spine_ray.sampling.simulation import VirtualClock, simulate_tier
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import EpochDone, Event
 from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial
-from spine_ray.tune.rehearsal import Clock, rehearse_tier
-from spine_ray.tune.suggester import draw
-from spine_ray.tune.tier_plan import TierPlan
 
 TIER_SECONDS = 4.0
 """Ray Tune's own start and end of a tier, the gate before it and the table after it (docs/log.md)."""
@@ -46,7 +46,7 @@ class Rehearsal:
     """
 
     known: Known
-    clock: Clock
+    clock: VirtualClock
     workers: int
     verdicts: Iterator[Verdict]
     seed: int
@@ -103,8 +103,12 @@ class Rehearsal:
             return plan.admit(config, now) if self._is_measured(config) else "it could not be measured"
 
         domain = replace(plan.domain, seed=derive_seed(self.seed, "tier", plan.domain.seed) % 2**32)
-        rehearse_tier(
-            replace(plan, domain=domain, admit=admit, ask=draw), self.workers, self.clock, self._script, happened
+        simulate_tier(
+            replace(plan, domain=domain, admit=admit, suggest=random_suggest),
+            self.workers,
+            self.clock,
+            self._script,
+            happened,
         )
         name = plan.domain.tier.name
         self.tiers[name] = _added(self.tiers.get(name), self._effort(events, self.clock.now - began))

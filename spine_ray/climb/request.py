@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spine_ray.space.schema import Space
-from spine_ray.tune.shape import Shape
+from spine_ray.workers.request import WorkerRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +26,8 @@ class SearchRequest:
     weights: str
     """`auto`, `pretrained`, `random` or a folder."""
     seed: int
-    workers: Shape | None
-    """Trials at once, or GPUs or cores; None for what there is."""
+    workers: WorkerRequest | None
+    """Trials at once, or GPUs or cores; 0 for this process; None for what there is."""
     address: str | None
     tracking: str | None
     open_test: bool
@@ -38,7 +38,7 @@ class SearchRequest:
     """Trials from before the data changed that are to be trained again, and nothing else."""
     plan: bool
     """Say what it will take, and train nothing."""
-    on: Shape | None
+    on: WorkerRequest | None
     """The machine that the plan is for; None for this one."""
     began: float
     """When the command was given, seconds since 1970: budgets and predictions count from there."""

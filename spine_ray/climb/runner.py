@@ -13,10 +13,10 @@ from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ladder.evidence import gather
 from spine_ray.ladder.gates import GateDecision, ShuffledControl, prior_losses
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.control import read_control
 from spine_ray.study.paths import replace_json
-from spine_ray.tune.tier_plan import TierPlan
 
 
 class Runner(Protocol):
@@ -89,7 +89,7 @@ class StudyRunner:
         return screened(self._desk, starts)
 
     def run(self, plan: TierPlan, question: str) -> None:
-        """Train a tier's trials on the crew; show what was not admitted of its start recipes."""
+        """Train a tier's trials on the pool; show what was not admitted of its start recipes."""
         desk, tier = self._desk, plan.domain.tier.name
         seat(desk, plan)
         desk.progress.tier_started(tier, question, plan.most_trials)

@@ -7,7 +7,8 @@ from spine_ray.climb.desk import Desk
 from spine_ray.core.screen import Screening
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.paths import read_json, replace_json
-from spine_ray.tune.crew import Undone, screen_backbones
+from spine_ray.workers.failures import WorkFailure
+from spine_ray.workers.tasks import screen_backbones
 
 
 def screened(desk: Desk, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
@@ -24,8 +25,8 @@ def screened(desk: Desk, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
         return ()
     known = _stored(desk)
     missing = [config for config in starts if _key(config) not in known]
-    for config, found in zip(missing, screen_backbones(missing, desk.order, desk.workers), strict=True):
-        if isinstance(found, Undone):
+    for config, found in zip(missing, screen_backbones(missing, desk.spec, desk.pool), strict=True):
+        if isinstance(found, WorkFailure):
             desk.progress.say(f"  frozen features of {config.backbone}: not looked at: {found.reason}")
             continue
         known[_key(config)] = found

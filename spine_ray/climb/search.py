@@ -1,20 +1,18 @@
 """One search from words to answer."""
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-import torch
-
 from spine_ray.climb.afar import Afar, held_afar
 from spine_ray.climb.changes import keep_change
-from spine_ray.climb.desk import Desk, arithmetic_of, open_events, work_order
+from spine_ray.climb.desk import Desk, arithmetic_of, open_events, worker_spec
 from spine_ray.climb.files import read_files
 from spine_ray.climb.history import look_at_change, look_back
 from spine_ray.climb.plan import check_shape, keep_outcome, keep_prediction, predict
+from spine_ray.climb.pool import check_pool, open_pool
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
 from spine_ray.climb.prepare import Prepared, prepare
 from spine_ray.climb.request import SearchRequest
@@ -23,10 +21,10 @@ from spine_ray.climb.runner import StudyRunner
 from spine_ray.climb.ship import ship
 from spine_ray.climb.story import page_of
 from spine_ray.climb.tiers import Climb
+from spine_ray.climb.tracking import EventTracker, open_tracker
 from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
 from spine_ray.core.memory import device_here
-from spine_ray.data.places import Place
 from spine_ray.data.rows import Source
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.prediction import Prediction
@@ -37,15 +35,9 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import StudyRecord, write_record
 from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_costs
-from spine_ray.study.tracking import keep_tracking
-from spine_ray.track.mlflow_log import Tracker, public_uri, sqlite_uri
-from spine_ray.tune.cluster import Workers, running_ray, share
-from spine_ray.tune.node import base_here
-from spine_ray.tune.node_check import check_nodes
-from spine_ray.tune.order import WorkOrder
-
-_BREAK_S = 2.0
-"""How long MLflow is waited for when the search is interrupted, s."""
+from spine_ray.workers.layout import PoolLayout
+from spine_ray.workers.pool import WorkerPool
+from spine_ray.workers.spec import WorkerSpec
 
 
 def run_search(request: SearchRequest, source: Source, progress: Progress) -> ReportPage:
@@ -122,9 +114,8 @@ def _predict(desk: Desk, budget: Budget) -> Prediction:
 def _open_study(request: SearchRequest, source: Source, progress: Progress) -> Iterator[tuple[Desk, Budget]]:
     """Look at the data, open or begin the study, decode the pictures, start the workers."""
     budget = Budget(began=request.began, seconds=request.budget_s)
-    if request.address is None:  # refused before anything is written
-        share([{"CPU": float(os.cpu_count() or 1), "GPU": torch.cuda.device_count()}], request.workers)
-    cache_budget()  # likewise
+    check_pool(request)
+    cache_budget()  # refused before anything is written, too
     paths = StudyPaths(request.study)
     with held_afar(request.uri, request.study, progress.say) as afar, opened_to_change(paths) as opened:
         for line in opened.lines:
@@ -139,61 +130,44 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
             cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written
         record = begin_study(request, rows, prepared.record(), device_here())
         report_audit(request, rows, progress)
-        # Sent and tracked around ray, so that the last of it is taken while ray shuts down.
+        # Sent and tracked around the pool, so that the last of it is taken while the pool shuts down.
         with (
             _sending(afar),
-            _tracking(request) as tracker,
-            running_ray(request.address, request.workers, progress.say) as workers,
+            open_tracker(request, progress) as tracker,
+            open_pool(request, progress.say) as pool,
         ):
-            record = _trained_on(record, workers, paths, progress)
+            record = _trained_on(record, pool.layout, paths, progress)
             # The workers import what they need in the meantime.
             pictures, pixels = decode_pictures(rows, prepared.largest_resolution, progress)
             holder = opened.hold.token if afar is None else afar.token
-            order = work_order(request, prepared, record.weights.hashes, pixels.folder, workers.device, holder=holder)
-            order = replace(
-                order,
-                threads=workers.cpus,
+            hashes, device = record.weights.hashes, pool.layout.device
+            spec = worker_spec(request, prepared, hashes, pixels.folder, device, holder=holder)
+            spec = replace(
+                spec,
+                threads=pool.layout.cpus,
                 arithmetic=arithmetic_of(record),
                 activation_bytes=record.choices.activation_bytes,
-                base=None if request.address is None else base_here(pictures),
             )
-            if request.address is not None:
-                _check_cluster(order, None if source.is_sample else request.data, progress)
-            desk = _desk(request, rows, prepared, record, order, workers, progress, tracker)
+            spec = pool.connect(spec, pictures, None if source.is_sample else request.data)
+            desk = _desk(request, rows, prepared, record, spec, pool, progress, tracker)
             desk.afar = afar
             yield desk, budget
 
 
-def _trained_on(record: StudyRecord, workers: Workers, paths: StudyPaths, progress: Progress) -> StudyRecord:
+def _trained_on(record: StudyRecord, layout: PoolLayout, paths: StudyPaths, progress: Progress) -> StudyRecord:
     """Return what holds for the study, with where it trains: the driver's own machine may have no GPU."""
-    if record.device == workers.device:
+    if record.device == layout.device:
         return record
     if paths.costs.exists():
         kinds = {"cpu": "CPUs", "cuda": "a GPU"}
         progress.say(
             f"WARNING: this study's costs were measured on {kinds[record.device]}, and it trains on "
-            f"{kinds[workers.device]} now: predictions and prices mix both"
+            f"{kinds[layout.device]} now: predictions and prices mix both"
         )
         return record
-    record = replace(record, device=workers.device)
+    record = replace(record, device=layout.device)
     write_record(paths, record)
     return record
-
-
-def _check_cluster(order: WorkOrder, data: str | None, progress: Progress) -> None:
-    """Look at every node before anything trains, a line each.
-
-    Raises:
-        ValueError: If one is not ready.
-    """
-    reports = check_nodes(order, None if data is None else Place.of(data).uri)
-    for report in reports:
-        progress.say(report.line)
-    broken = [report for report in reports if report.problems]
-    if broken:
-        raise ValueError(
-            f"{len(broken)} of {len(reports)} nodes are not ready, first {broken[0].name}: {broken[0].problems[0]}"
-        )
 
 
 def _sending(afar: Afar | None) -> AbstractContextManager[None]:
@@ -205,10 +179,10 @@ def _desk(
     rows: Rows,
     prepared: Prepared,
     record: StudyRecord,
-    order: WorkOrder,
-    workers: Workers,
+    spec: WorkerSpec,
+    pool: WorkerPool,
     progress: Progress,
-    tracker: Tracker,
+    tracker: EventTracker,
 ) -> Desk:
     paths = StudyPaths(request.study)
     return Desk(
@@ -216,27 +190,12 @@ def _desk(
         paths=paths,
         samples=rows.samples,
         prepared=prepared,
-        order=order,
-        workers=workers,
-        whole=workers,
+        spec=spec,
+        pool=pool,
+        whole=pool.layout,
         progress=progress,
         tracker=tracker,
         events=open_events(paths),
         study=record,
         costs=read_costs(paths),
     )
-
-
-@contextlib.contextmanager
-def _tracking(request: SearchRequest) -> Iterator[Tracker]:
-    paths = StudyPaths(request.study)
-    tracking = keep_tracking(paths, public_uri(request.tracking) if request.tracking else None)
-    tracker = Tracker(request.tracking or sqlite_uri(paths.tracking), tracking, paths, open_events(paths))
-    patience = None
-    try:
-        yield tracker
-    except KeyboardInterrupt:
-        patience = _BREAK_S
-        raise
-    finally:
-        tracker.close(patience)

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from spine_ray.climb.desk import Desk
 from spine_ray.data.counted import counted
+from spine_ray.sampling.queue import SearchDomain
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.tables import cost_key
-from spine_ray.tune.crew import gpu_memory_mb
-from spine_ray.tune.suggester import SearchDomain
-from spine_ray.tune.tier_plan import TierPlan
 
 _FILLED = 0.85
 """Of a GPU's memory: what is left over is for whoever else uses it."""
@@ -29,15 +28,15 @@ def seat(desk: Desk, plan: TierPlan) -> None:
     where somebody said how many trials run at once.
     """
     asked = desk.request.workers
-    if desk.order.device != "cuda" or (asked is not None and asked.device is None):
+    if desk.spec.device != "cuda" or (asked is not None and asked.device is None):
         return
     largest = _largest(plan.domain, plan.starts)
     desk.measure(desk.worth_measuring(largest, None if plan.deadline is None else plan.deadline - time.time()))
     found = [desk.costs.get(cost_key(each)) for each in largest]
     peaks = [None if cost is None else cost.peak_mb for cost in found]
-    on_a_gpu = trials_on_a_gpu(peaks, gpu_memory_mb(desk.workers))
+    on_a_gpu = trials_on_a_gpu(peaks, desk.pool.gpu_memory_mb())
     sharing = desk.whole.sharing(on_a_gpu)
-    desk.hire(sharing)
+    desk.resize_pool(sharing)
     each = counted(sharing.count // desk.whole.count, "trial on each GPU", "trials on each GPU")
     desk.progress.say(f"tier {plan.domain.tier.name}: {each}, by the memory that its largest takes")
 

@@ -25,8 +25,9 @@ from spine_ray.study.record import TestOpening, write_record
 from spine_ray.study.shipped import is_fitted
 from spine_ray.study.tables import cost_key
 from spine_ray.study.trials import Trial
-from spine_ray.tune.crew import Undone, refit_members, score_rows
-from spine_ray.tune.worker import Refit
+from spine_ray.workers.failures import WorkFailure
+from spine_ray.workers.tasks import refit_members, score_rows
+from spine_ray.workers.worker import Refit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,11 +111,11 @@ def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Cho
 def _fits(desk: Desk, configs: list[TrialConfig], budget: Budget) -> bool:
     if budget.seconds is None:
         return True
-    wall = desk.forecast().refit_seconds(configs, desk.workers.count)
+    wall = desk.forecast().refit_seconds(configs, desk.pool.layout.count)
     return time.time() + wall <= budget.began + budget.seconds
 
 
-def _refit(desk: Desk, configs: list[TrialConfig]) -> list[Undone]:
+def _refit(desk: Desk, configs: list[TrialConfig]) -> list[WorkFailure]:
     version = desk.samples.version
     missing = [config for config in configs if not is_fitted(desk.paths, config.trial_id, version)]
     if not missing:
@@ -126,12 +127,12 @@ def _refit(desk: Desk, configs: list[TrialConfig]) -> list[Undone]:
             desk.afar.bring(desk.paths.refit(refit.trial_id))
         desk.progress.say(f"  fitted {refit.trial_id} in {refit.seconds:.0f} s")
 
-    return refit_members(missing, desk.order, desk.workers, told)
+    return refit_members(missing, desk.spec, desk.pool, told)
 
 
 def _open_test(desk: Desk, evidence: Evidence, choice: Choice, needed: list[Trial]) -> tuple[dict[str, Any], ...]:
     rows = desk.samples.test
-    scored = score_rows([trial.config for trial in needed], desk.order, desk.workers, rows)
+    scored = score_rows([trial.config for trial in needed], desk.spec, desk.pool, rows)
     logits = dict(zip([trial.trial_id for trial in needed], scored, strict=True))
     members = choice.members
     pool = pooled_log_probs(choice.ensemble, np.stack([logits[trial.trial_id] for trial in members]))

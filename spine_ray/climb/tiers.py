@@ -8,11 +8,11 @@ from spine_ray.climb.known import Known
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.runner import Runner
 from spine_ray.ladder.budget import Admission, Budget, Leftover, epochs_within, held_back, order_starts
+from spine_ray.sampling.queue import SearchDomain, TransferHint
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import shortened
 from spine_ray.space.schema import Space, TierSpace
-from spine_ray.tune.suggester import Lesson, SearchDomain
-from spine_ray.tune.tier_plan import TierPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Climb:
                 buildable=frozenset(pair for pair in known.prepared.facts if pair[0] in tier.backbones),
                 seed=known.request.seed,
                 favoured=self.runner.favoured(starts),
-                lessons=self._lessons(place),
+                hints=self._hints(place),
             ),
             starts=starts,
             first=tuple(trial.config for trial in known.earlier_of_tier(tier)),
@@ -144,7 +144,7 @@ class Climb:
             control=starts[0] if needs_control else None,
             deadline=self.budget.training_ends,
             admit=lambda config, now: self._refusal(admission, config, now),
-            patience=known.patience,
+            hang_timeout=known.hang_timeout,
             effort=known.effort,
             describe=known.describe(tier.name),
         )
@@ -163,9 +163,9 @@ class Climb:
         left = None if ends is None else ends - self.runner.now()
         self.runner.measure(self.known.worth_measuring(self.known.starts(tier), left))
 
-    def _lessons(self, place: int) -> tuple[Lesson, ...]:
+    def _hints(self, place: int) -> tuple[TransferHint, ...]:
         """Return what every completed trial of the earlier tiers gained over its backbone's start recipe."""
-        lessons = []
+        hints = []
         for tier in self.space.tiers[:place]:
             completed = [
                 trial for trial in self.known.of_tier(tier) if trial.is_completed and trial.log_loss is not None
@@ -174,8 +174,8 @@ class Climb:
             for trial in completed:
                 if trial.config.backbone in starts:
                     change = (trial.log_loss or 0.0) - starts[trial.config.backbone]
-                    lessons.append(Lesson(trial.config, change))
-        return tuple(lessons)
+                    hints.append(TransferHint(trial.config, change))
+        return tuple(hints)
 
     def _ordered_starts(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
         unordered = self.known.starts(tier)

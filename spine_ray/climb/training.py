@@ -17,8 +17,9 @@ from spine_ray.data.samples import Samples
 from spine_ray.ladder.view_check import MOSTLY_KEPT, ViewCheck
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.paths import StudyPaths, read_json, replace_bytes, replace_json
-from spine_ray.tune.crew import Undone, check_backbone
-from spine_ray.tune.work import open_work
+from spine_ray.workers.failures import WorkFailure
+from spine_ray.workers.tasks import check_backbone
+from spine_ray.workers.worker_data import open_work
 
 _LEAK_ACCURACY = 0.1
 """By how much a probe on shuffled labels may beat the largest class before something is wrong with the folds."""
@@ -40,26 +41,26 @@ def check_before_training(desk: Desk, configs: Sequence[TrialConfig]) -> ViewChe
     """
     for config in configs:
         known = _check(desk, config)
-        if isinstance(known, Undone):
+        if isinstance(known, WorkFailure):
             desk.progress.say(f"{config.backbone} cannot be checked before it trains: {known.reason}")
         else:
             return _tell(desk, config, known)
     return None
 
 
-def _check(desk: Desk, config: TrialConfig) -> TrainingCheck | Undone:
+def _check(desk: Desk, config: TrialConfig) -> TrainingCheck | WorkFailure:
     """Return what is known of a backbone on these rows, looking at it where nothing is."""
     checks = _stored(desk.paths)
     kept = checks.get(config.trial_id, {})
     if kept.get("data_version") == desk.samples.version:
         return _checks(kept["found"])
-    found = check_backbone(config, desk.order, desk.workers)
+    found = check_backbone(config, desk.spec, desk.pool)
     if isinstance(found, TrainingCheck):
         checks[config.trial_id] = {"data_version": desk.samples.version, "found": asdict(found)}
         replace_json(desk.paths.checks, checks)
         desk.paths.contact_sheet.unlink(missing_ok=True)  # of the rows as they were
     if not desk.paths.contact_sheet.exists():
-        _, task = open_work(desk.order)
+        _, task = open_work(desk.spec)
         write_contact_sheet(desk.paths, task, desk.samples, config)
     return found
 

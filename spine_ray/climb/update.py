@@ -7,12 +7,12 @@ from dataclasses import replace
 from spine_ray.climb.desk import Desk
 from spine_ray.climb.pick import trial_named
 from spine_ray.ladder.budget import Budget
+from spine_ray.sampling.queue import SearchDomain
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import TrialStarted
 from spine_ray.study.trials import Trial
-from spine_ray.tune.suggester import SearchDomain
-from spine_ray.tune.tier_plan import TierPlan
 
 TIER = "update"
 """What the progress calls it; in the ledger each trial keeps its tier."""
@@ -55,7 +55,7 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
         deadline=budget.training_ends,
         admit=lambda config, now: None,
         effort=desk.effort,
-        patience=desk.patience,
+        hang_timeout=desk.hang_timeout,
         describe=lambda config, _: _again(desk, earlier[config.trial_id]),
     )
     desk.progress.tier_started(TIER, "What do they say on the rows as they are now?", len(configs))

@@ -15,7 +15,7 @@ from spine_ray.space.load import load_space
 from spine_ray.space.schema import Space
 from spine_ray.study.remote import is_remote
 from spine_ray.track.mlflow_log import check_uri
-from spine_ray.tune.shape import Shape
+from spine_ray.workers.request import WorkerRequest
 
 SAMPLE_EPOCHS = 6
 SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "13m", "recipe.flip": False}
@@ -53,7 +53,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         budget_s=parse_duration(budget) if budget is not None else None,
         weights=weights,
         seed=given.seed,
-        workers=None if given.workers is None else Shape.parse(given.workers, "--workers"),
+        workers=None if given.workers is None else WorkerRequest.parse(given.workers, "--workers"),
         address=given.address,
         tracking=None if given.tracking is None else check_uri(given.tracking),
         open_test=given.open_test,
@@ -61,7 +61,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         force=given.force,
         update=tuple(given.update),
         plan=given.plan,
-        on=None if given.on is None else Shape.parse(given.on, "--on"),
+        on=None if given.on is None else WorkerRequest.parse(given.on, "--on"),
         began=began,
         command=command,
     )

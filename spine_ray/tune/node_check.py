@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from spine_ray.data.places import Place
 from spine_ray.study.remote import Remote, is_remote
 from spine_ray.tune.node import sizes_there
-from spine_ray.tune.order import WorkOrder
+from spine_ray.workers.spec import WorkerSpec
 
 PACKAGES = ("ray", "torch", "torchvision", "timm", "numpy", "scipy", "pyarrow", "pillow", "safetensors", "fsspec")
 """What decides how a trial comes out, or how nodes speak with one another."""
@@ -75,7 +75,7 @@ class Findings:
     """Whether the study took its token."""
 
 
-def check_nodes(order: WorkOrder, data: str | None) -> tuple[NodeReport, ...]:
+def check_nodes(spec: WorkerSpec, data: str | None) -> tuple[NodeReport, ...]:
     """Look at every node of the cluster that this process has joined; takes no CPU and no GPU from it.
 
     Checked are the versions of packages and of this code, that the study takes what a node writes and the driver sees
@@ -83,7 +83,7 @@ def check_nodes(order: WorkOrder, data: str | None) -> tuple[NodeReport, ...]:
     trials, as a head without CPUs, needs neither weights nor threads.
 
     Args:
-        order: What the workers will be told.
+        spec: What the workers must know.
         data: What the user called the data; None for the built-in sample.
 
     Returns:
@@ -91,12 +91,12 @@ def check_nodes(order: WorkOrder, data: str | None) -> tuple[NodeReport, ...]:
     """
     needs = NodeNeeds(
         token=secrets.token_bytes(16),
-        study=order.uri or str(order.study),
+        study=spec.uri or str(spec.study),
         driver=ray.get_runtime_context().get_node_id(),
         data=data,
-        weights=tuple((backbone, file, file.stat().st_size) for backbone, file, _ in order.weights),
+        weights=tuple((backbone, file, file.stat().st_size) for backbone, file, _ in spec.weights),
         versions=versions(),
-        threads=order.threads,
+        threads=spec.threads,
     )
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     probes = [_probe(node) for node in nodes]

@@ -22,7 +22,8 @@ from spine_ray.ship.bundle import open_bundle, write_bundle
 from spine_ray.ship.run import Go, Predictor
 from spine_ray.ship.stream import Predictions
 from spine_ray.tune.cluster import joined
-from spine_ray.tune.machines import Nodes, alive_nodes
+from spine_ray.tune.machines import alive_nodes
+from spine_ray.workers.layout import Nodes
 
 _PARCEL = 256
 """Pictures that travel at once: several of a predictor's blocks, so that decoding runs beside computing there too."""

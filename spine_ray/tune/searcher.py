@@ -1,4 +1,4 @@
-"""What ray asks for the next trial: it passes on what the queue hands out, and how each trial ended."""
+"""What Ray Tune asks for the next trial: it passes on what the queue hands out, and how each trial ended."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,30 +6,25 @@ from typing import Any, cast
 
 from ray.tune.search import Searcher
 
-from spine_ray.space.config import TrialConfig
-from spine_ray.tune.suggester import Outcome, Queue
+from spine_ray.sampling.queue import Outcome, QueuedTrial, TrialQueue
+from spine_ray.workers.trial_log import outcome_of
+from spine_ray.workers.trial_steps import TrialRequest
 
 
 class TierSearcher(Searcher):
-    """Hands the suggester's configurations to Ray Tune and tells it what became of them.
+    """Hands the queue's trials to Ray Tune and tells the queue what became of them.
 
     Args:
         queue: Chooses.
-        describe: Returns what the worker must know beside the configuration.
+        describe: Returns what a worker is asked for.
         workers: How many there are to give trials to.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        describe: Callable[[TrialConfig], dict[str, Any]],
-        *,
-        workers: int = 1,
-    ) -> None:
+    def __init__(self, queue: TrialQueue, describe: Callable[[QueuedTrial], TrialRequest], *, workers: int) -> None:
         """Start with nothing handed out."""
         super().__init__(metric="log_loss", mode="min")
         self._queue, self._describe = queue, describe
-        self._handed: dict[str, TrialConfig] = {}
+        self._requests: dict[str, TrialRequest] = {}
         self._busy: dict[str, int] = {}
         self._workers = workers
 
@@ -38,31 +33,28 @@ class TierSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the next trial's configuration, or that there is none."""
-        handed = self._queue.next_trial()
-        if handed is None:
+        """Return the next trial, or that there is none."""
+        queued = self._queue.next_trial()
+        if queued is None:
             return cast("dict[str, Any]", Searcher.FINISHED)
-        if not handed.is_control:
-            self._handed[trial_id] = handed.config
-        return self._assigned(trial_id, {**self._describe(handed.config), "is_control": handed.is_control})
+        self._requests[trial_id] = self._describe(queued)
+        return {"request": self._requests[trial_id], "worker": self._assign(trial_id)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the suggester the truth: completed, stopped early or failed."""
+        """Tell the queue the truth: completed, stopped early or failed."""
         self._busy.pop(trial_id, None)
-        config = self._handed.get(trial_id)
-        if config is None:
+        request = self._requests.get(trial_id)
+        if request is None or request.is_control:
             return
-        if error or not result or "failure" in result:
-            self._queue.suggester.tell(Outcome(config, "failed"))
-        else:
-            state = "completed" if result["is_last"] else "stopped"
-            self._queue.suggester.tell(Outcome(config, state, result["step"], result["log_loss"]))
+        config = request.started.config
+        outcome = Outcome(config, "failed") if error or not result else outcome_of(config, result["report"])
+        self._queue.suggester.tell(outcome)
 
-    def _assigned(self, trial_id: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Add which worker trains the trial: the one with the fewest, which has none while ray keeps to its number."""
+    def _assign(self, trial_id: str) -> int:
+        """Return which worker trains the trial: the one with the fewest, and so an idle one."""
         taken = Counter(self._busy.values())
         self._busy[trial_id] = min(range(self._workers), key=taken.__getitem__)
-        return {**given, "worker": self._busy[trial_id]}
+        return self._busy[trial_id]
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the ledger is what a search is resumed from."""

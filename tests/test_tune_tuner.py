@@ -16,6 +16,7 @@ from PIL import Image
 from ray.tune.experiment import Trial as RayTrial
 from safetensors import safe_open
 from sklearn.datasets import load_digits
+from spine_ray.tune.tier import EventCallback, run_tier
 from tier_plans import tier_plan
 
 from spine_ray.core.activations import open_inputs
@@ -31,6 +32,7 @@ from spine_ray.data.sources import open_source
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
 from spine_ray.ladder.rungs import Rungs
+from spine_ray.sampling.tier_plan import Refusal
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
@@ -44,14 +46,12 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.tune.cluster import Workers, running_ray
-from spine_ray.tune.crew import Refit, Undone, measure_costs, refit_members, score_rows
-from spine_ray.tune.failures import WorkFailedError
-from spine_ray.tune.order import WorkOrder
 from spine_ray.tune.scheduler import ExactAsha
-from spine_ray.tune.shape import Shape
-from spine_ray.tune.tier import EventCallback, run_tier
-from spine_ray.tune.tier_plan import Refusal
-from spine_ray.tune.work import open_work, setup_of, shuffled_labels
+from spine_ray.workers.failures import WorkFailedError
+from spine_ray.workers.request import WorkerRequest
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.tasks import Refit, WorkFailure, measure_costs, refit_members, score_rows
+from spine_ray.workers.worker_data import open_work, setup_of, shuffled_labels
 
 CLASSES = {"one": 1, "seven": 7, "zero": 0}
 FOLDS, EPOCHS, SIDE = 2, 2, 32
@@ -72,7 +72,7 @@ class Study:
 
     paths: StudyPaths
     samples: Samples
-    order: WorkOrder
+    order: WorkerSpec
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     folder = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE)).folder
     weights = ((BROKEN, root / "nothing.safetensors", "0" * 64),)
     with held(paths) as hold:
-        order = WorkOrder(
+        order = WorkerSpec(
             study=paths.root, holder=hold.token, pixels=folder, seed=0, weights=weights, device="cpu", threads=1
         )
         yield Study(paths, samples, order)
@@ -112,7 +112,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    with running_ray(None, Shape(2)) as found:
+    with running_ray(None, WorkerRequest(2)) as found:
         yield found
 
 
@@ -331,9 +331,9 @@ def test_workers_of_a_search_that_lost_its_hold_write_nothing_more(
 @pytest.mark.timeout(180)
 def test_a_backbone_that_cannot_be_measured_is_told_beside_those_that_can(study: Study, workers: Workers) -> None:
     broken, good = measure_costs([STARTS[2], STARTS[0]], study.order, workers)
-    assert isinstance(broken, Undone)
+    assert isinstance(broken, WorkFailure)
     assert "nothing.safetensors" in broken.reason
-    assert not isinstance(good, Undone)
+    assert not isinstance(good, WorkFailure)
     assert good.train_images_s > 0
 
 

@@ -1,4 +1,4 @@
-"""Keeps a running trial on disk, and finds it again: what is kept, how often, and whether it fits."""
+"""Checkpoints of a running trial: what they hold, how often they are written, and whether one found fits."""
 
 import time
 from collections.abc import Sequence
@@ -8,36 +8,37 @@ from typing import Any
 from spine_ray.core.trial import EpochRecord, TrialRun
 from spine_ray.data.samples import Samples
 from spine_ray.study.checkpoint import CONTROL, Checkpoint, read_checkpoint, write_checkpoint
-from spine_ray.tune.node import depot_of
-from spine_ray.tune.order import WorkOrder
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.trial_steps import TrialRequest
+from spine_ray.workers.worker_data import depot_of
 
 SHARE = 0.02
 """Of a trial's time, what keeping it may take: where epochs are short, not every one is kept."""
 _FORMAT = "1"
 
 
-class Keeper:
-    """Keeps one trial's checkpoint.
+class Checkpointer:
+    """Writes and reads one trial's checkpoint.
 
     Args:
-        order: The same for all trials.
-        given: What the searcher handed out.
+        spec: The same for all trials.
+        request: The trial.
         samples: The study's rows.
     """
 
-    def __init__(self, order: WorkOrder, given: dict[str, Any], samples: Samples) -> None:
+    def __init__(self, spec: WorkerSpec, request: TrialRequest, samples: Samples) -> None:
         """Note what a checkpoint must be of."""
-        self._depot = depot_of(order)
-        self._name = CONTROL if given["is_control"] else str(given["trial_id"])
-        backbone = given["trial"]["backbone"]
+        self._depot = depot_of(spec)
+        self._name = CONTROL if request.is_control else request.trial_id
+        config = request.started.config
         self._of: dict[str, Any] = {
             "format": _FORMAT,
-            "configuration": given["trial"],
-            "seed": order.seed,
+            "configuration": config.to_dict(),
+            "seed": spec.seed,
             "data version": samples.version,
-            "shuffled labels": given["is_control"],
-            "frozen part": order.frozen_hash(backbone),
-            "arithmetic": str(order.arithmetic_of(backbone)),
+            "shuffled labels": request.is_control,
+            "frozen part": spec.frozen_hash(config.backbone),
+            "arithmetic": str(spec.arithmetic_of(config.backbone)),
         }
         self._next = 0.0
 
@@ -52,19 +53,19 @@ class Keeper:
         if found is None:
             return []
         about = dict(found.about)
-        told = about.pop("records", None)
+        stored = about.pop("records", None)
         odd = [name for name in self._of if about.get(name) != self._of[name]]
-        if odd or not isinstance(told, list):
+        if odd or not isinstance(stored, list):
             raise ValueError(f"it is of another {', '.join(odd) or 'format'}")
         try:
-            records = [EpochRecord(**record) for record in told]
+            records = [EpochRecord(**record) for record in stored]
         except TypeError as error:
             raise ValueError(f"its epochs cannot be read: {error}") from error
         run.resume(len(records), dict(found.arrays))
         return records
 
-    def keep(self, run: TrialRun, records: Sequence[EpochRecord]) -> None:
-        """Keep a run after an epoch; always after the last one, before that no more often than its share allows.
+    def write(self, run: TrialRun, records: Sequence[EpochRecord]) -> None:
+        """Write a run after an epoch; always after the last one, before that no more often than its share allows.
 
         Raises:
             LostHoldError: If another search holds the study by now.

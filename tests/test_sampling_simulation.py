@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from tier_plans import epoch_done, tier_plan
 
+from spine_ray.sampling.simulation import VirtualClock, simulate_tier
+from spine_ray.sampling.tier_plan import Refusal
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import EpochDone, Event, TrialEnded
 from spine_ray.study.trials import trials_from_events
-from spine_ray.tune.rehearsal import Clock, rehearse_tier
-from spine_ray.tune.tier_plan import Refusal
 
 EPOCHS, FOLDS = 3, 2
 TIER = TierSpace(
@@ -44,9 +44,9 @@ def rehearse(
     workers: int, script: Callable[[TrialConfig], list[EpochDone]] = epochs_of, **changes: Any
 ) -> tuple[list[Event], float, tuple[Refusal, ...]]:
     events: list[Event] = []
-    clock = Clock(100.0)
+    clock = VirtualClock(100.0)
     plan = tier_plan(TIER, "pretrained", FOLDS, **{"reduction": 1, **changes})
-    refused = rehearse_tier(plan, workers, clock, script, events.append)
+    refused = simulate_tier(plan, workers, clock, script, events.append)
     return events, clock.now - 100.0, refused
 
 

@@ -1,30 +1,44 @@
-"""What a worker needs to know. Loads nothing heavy, because it travels through processes that never train."""
+"""What every worker of a search must know. Imports nothing heavy: it travels through processes that never train."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from spine_ray.space.arithmetic import FLOAT32, Arithmetic, Device
 
+if TYPE_CHECKING:
+    from spine_ray.core.pixels import PixelFile
+
+
+class NodeFiles(Protocol):
+    """How a node of a cluster gets what the driver's machine has."""
+
+    def __hash__(self) -> int:
+        """Return a hash: what was opened with it is kept."""
+
+    def pixels(self, folder: Path) -> "PixelFile":
+        """Open the decoded pictures that lie in a folder of the driver's machine; decode them here where they are not.
+
+        Raises:
+            OSError: If a picture cannot be read from here.
+        """
+
+    def weights(self, file: Path, digest: str) -> Path:
+        """Return where a file of weights of the driver's machine lies here, fetched if need be.
+
+        Raises:
+            ValueError: If what arrived is not that file.
+        """
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Base:
-    """From where other nodes of a cluster get what the driver's machine has."""
-
-    node: str
-    """Ray's name of the driver's node."""
-    pictures: Any
-    """Reference to what a node decodes for itself."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkOrder:
+class WorkerSpec:
     """The same for all trials of a search; small, so that it travels."""
 
     study: Path
     """The study's folder on the driver's machine."""
     holder: str
-    """Names the search's hold on the study: without it nothing is written there."""
+    """Names the search's lock on the study: without it nothing is written there."""
     pixels: Path
     """The decoded pictures on the driver's machine."""
     seed: int
@@ -39,8 +53,8 @@ class WorkOrder:
     """Room on disk for the activations of one frozen prefix."""
     uri: str | None = None
     """Where the study lies; None for its folder, which then is on every node."""
-    base: Base | None = None
-    """None on one machine: all there is, is here."""
+    files: NodeFiles | None = None
+    """None on one machine, which has all of them."""
 
     def arithmetic_of(self, backbone: str) -> Arithmetic:
         """Return what a backbone is computed in."""

@@ -1,14 +1,16 @@
-"""What decides how a tier runs, whoever runs it: what is tried first, what is known, who is admitted. Knows no ray."""
+"""All that decides how a tier runs, whoever runs it: what is tried first, what is known, what is admitted."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from spine_ray.ladder.rungs import Rungs
+from spine_ray.sampling.queue import Outcome, SearchDomain, Suggester, SuggestFn, TrialQueue
+from spine_ray.sampling.sampler import suggest
+from spine_ray.sampling.stopping import StoppingRule
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import TrialStarted
 from spine_ray.study.trials import Trial
-from spine_ray.tune.suggester import Ask, Outcome, Queue, SearchDomain, Suggester, suggest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,14 +35,14 @@ class TierPlan:
     """Returns why a configuration cannot be tried at a time (seconds since 1970), or None."""
     effort: Callable[[TrialConfig], float]
     """Returns a configuration's training arithmetic, above 0; only ratios count."""
-    patience: Callable[[TrialConfig], float]
+    hang_timeout: Callable[[TrialConfig], float]
     """Returns how long an epoch of a configuration may take before its worker is taken to hang, s."""
     describe: Callable[[TrialConfig, bool], TrialStarted]
     """Returns the ledger's record of a trial that starts; the flag says whether it is a start recipe."""
-    ask: Ask = suggest
+    suggest: SuggestFn = suggest
     """Suggests what is tried when nothing is waiting any more."""
 
-    def queue(self, now: Callable[[], float]) -> Queue:
+    def queue(self, now: Callable[[], float]) -> TrialQueue:
         """Return what hands out the trials: interrupted ones, start recipes, those to try first, then suggestions.
 
         Args:
@@ -66,14 +68,22 @@ class TierPlan:
             self.most_trials,
             lambda config: admit(config, now()),
             self.effort,
-            self.ask,
+            self.suggest,
         )
-        return Queue(suggester, self.control)
+        return TrialQueue(suggester, self.control)
 
     @property
     def interrupted(self) -> dict[str, Trial]:
         """The trials that were begun and not ended, by id."""
         return {trial.trial_id: trial for trial in self.known if trial.status is None}
+
+    def stopping_rule(self, now: Callable[[], float]) -> StoppingRule:
+        """Return what stops trials at the rungs and at the deadline.
+
+        Args:
+            now: Seconds since 1970, on the clock that the tier runs by.
+        """
+        return StoppingRule(self.rungs(), self.deadline, now)
 
     def rungs(self) -> Rungs:
         """Return the rungs with what trials reached, interrupted ones too: those tell their last epoch once more."""
@@ -83,11 +93,3 @@ class TierPlan:
                 if epoch.step in rungs.milestones and epoch.fold >= 0 and math.isfinite(epoch.log_loss):
                     rungs.recorded.setdefault(epoch.step, {})[trial.trial_id] = (trial.started.family, epoch.log_loss)
         return rungs
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A configuration that was not tried."""
-
-    config: TrialConfig
-    reason: str

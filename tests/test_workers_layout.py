@@ -1,7 +1,7 @@
 import pytest
 
 from spine_ray.tune.cluster import Workers, share
-from spine_ray.tune.shape import Shape
+from spine_ray.workers.request import WorkerRequest
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from spine_ray.tune.shape import Shape
     ],
 )
 def test_what_there_is_is_shared(resources: dict[str, float], workers: int | None, expected: Workers) -> None:
-    assert share([resources], workers and Shape(workers)) == expected
+    assert share([resources], workers and WorkerRequest(workers)) == expected
 
 
 HEAD, LIGHT, HEAVY = {"CPU": 0.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
@@ -41,14 +41,14 @@ HEAD, LIGHT, HEAVY = {"CPU": 0.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
     ],
 )
 def test_a_worker_lies_on_one_node(nodes: list[dict[str, float]], workers: int | None, expected: Workers) -> None:
-    assert share(nodes, workers and Shape(workers)) == expected
+    assert share(nodes, workers and WorkerRequest(workers)) == expected
 
 
 def test_all_workers_fit_at_once_whatever_is_asked_for() -> None:
     for cpus in range(1, 20):
         for gpus in range(5):
             for count in range(1, cpus + 1):
-                found = share([{"CPU": cpus, "GPU": gpus}], Shape(count))
+                found = share([{"CPU": cpus, "GPU": gpus}], WorkerRequest(count))
                 assert found.count == count
                 assert found.cpus * count <= cpus
                 # A share cannot lie on two GPUs, so what counts is how many fit on each.
@@ -57,15 +57,15 @@ def test_all_workers_fit_at_once_whatever_is_asked_for() -> None:
 
 def test_more_workers_than_cores_are_refused() -> None:
     with pytest.raises(ValueError, match=r"--workers must be 1 to 8 .*not 9"):
-        share([{"CPU": 8.0, "GPU": 1.0}], Shape(9))
+        share([{"CPU": 8.0, "GPU": 1.0}], WorkerRequest(9))
 
 
 def test_gpus_or_cores_are_taken_as_asked_for() -> None:
     mixed = [HEAD, LIGHT, HEAVY, HEAVY]
-    assert share(mixed, Shape(2, "cuda")) == Workers(2, 8, 1.0)
-    assert share(mixed, Shape(32, "cpu")) == Workers(32, 1, 0.0)
+    assert share(mixed, WorkerRequest(2, "cuda")) == Workers(2, 8, 1.0)
+    assert share(mixed, WorkerRequest(32, "cpu")) == Workers(32, 1, 0.0)
     with pytest.raises(ValueError, match="--workers 3xGPU: there are 2 GPUs"):
-        share(mixed, Shape(3, "cuda"))
+        share(mixed, WorkerRequest(3, "cuda"))
 
 
 def test_workers_share_a_gpu_as_far_as_its_cores_go() -> None:

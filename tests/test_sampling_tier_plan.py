@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from tier_plans import epoch_done, tier_plan, trial_started
 
+from spine_ray.sampling.sampler import Outcome
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import Status, TrialEnded
 from spine_ray.study.trials import Trial
-from spine_ray.tune.suggester import Outcome
-from spine_ray.tune.tier_plan import TierPlan
 
 EPOCHS, FOLDS = 2, 2
 TIER = TierSpace(

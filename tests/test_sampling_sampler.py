@@ -9,11 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import build_config, start_configs
-from spine_ray.space.fields import Around, Choice, Field, LogUniform, Uniform
-from spine_ray.space.schema import TierSpace
-from spine_ray.tune.suggester import (
+from spine_ray.sampling.sampler import (
     Handed,
     Lesson,
     Outcome,
@@ -26,6 +22,10 @@ from spine_ray.tune.suggester import (
     draw,
     suggest,
 )
+from spine_ray.space.config import TrialConfig
+from spine_ray.space.configs import build_config, start_configs
+from spine_ray.space.fields import Around, Choice, Field, LogUniform, Uniform
+from spine_ray.space.schema import TierSpace
 
 BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
 

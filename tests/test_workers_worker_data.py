@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spine_ray.data.samples import Samples
-from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.work import shuffled_labels
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.worker_data import shuffled_labels
 
 ROWS = 200
 FOLDS = np.where(np.arange(ROWS) % 4 == 0, -1, np.arange(ROWS) % 2)
@@ -20,8 +20,8 @@ SAMPLES = Samples(
 )
 
 
-def order(*weights: tuple[str, Path, str]) -> WorkOrder:
-    return WorkOrder(
+def order(*weights: tuple[str, Path, str]) -> WorkerSpec:
+    return WorkerSpec(
         study=Path("study"), holder="", pixels=Path("pixels"), seed=0, weights=weights, device="cpu", threads=1
     )
 

@@ -3,7 +3,7 @@ import pickle
 import pytest
 import ray
 
-from spine_ray.tune.failures import RETRIES, Attempts, FailureKind, WorkFailedError, failure_of, reason_of
+from spine_ray.workers.failures import RETRIES, Attempts, FailureKind, WorkFailedError, failure_of, reason_of
 
 
 def wrapped(error: Exception) -> BaseException:

@@ -1,9 +1,9 @@
-"""What goes wrong in a worker, in one line, and whether it is worth another try. Light: thin processes load it."""
+"""Failures of a worker, and whether another try is worth it. Imports nothing heavy: thin processes load it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-import ray
+from spine_ray.space.config import TrialConfig
 
 RETRIES = 3
 """Most times that a trial is tried again without a new epoch in between."""
@@ -29,6 +29,14 @@ class WorkFailedError(Exception):
         return self.reason
 
 
+@dataclass(frozen=True, slots=True)
+class WorkFailure:
+    """A task that no worker could do, after the retries, and why."""
+
+    config: TrialConfig
+    reason: str
+
+
 @dataclass(slots=True)
 class Attempts:
     """A trial's failures since its last epoch."""
@@ -48,23 +56,8 @@ class Attempts:
         return f"{failure.reason}{tries}"
 
 
-def failure_of(error: BaseException | None) -> WorkFailedError:
-    """Return what an error of ray says of the work: the innermost error, not ray's wrapping of it."""
-    while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
-        error = error.cause
-    if error is None:
-        return WorkFailedError("unknown error", "lost")
-    if isinstance(error, WorkFailedError):
-        return error
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return WorkFailedError("the node was short of memory and ended the worker", "lost")
-    if isinstance(error, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError):
-        return WorkFailedError("the worker's process died", "lost")
-    return WorkFailedError(reason_of(error), "lost" if isinstance(error, ray.exceptions.RayError) else "error")
-
-
 def reason_of(error: BaseException) -> str:
     """Return one line that says what an error is."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    told = lines[-1].strip() if lines else ""
-    return f"{type(error).__name__}: {told}".removesuffix(": ")[:300]
+    message = lines[-1].strip() if lines else ""
+    return f"{type(error).__name__}: {message}".removesuffix(": ")[:300]
