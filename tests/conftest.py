@@ -22,11 +22,21 @@ if TYPE_CHECKING:
     from tests.support.object_store import ObjectStore
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each module's tests on one worker of pytest-xdist, with their fixtures, and begin with those that use Ray."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: "ray" not in item.get_closest_marker("xdist_group").args)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_and_one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep derived files out of the user's cache, and arithmetic in one thread: it is the same on every machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Of joblib, by which cores are counted: two searches of two threads on two cores run at a tenth of their speed.
+        patch.setenv("LOKY_MAX_CPU_COUNT", "1")
         # The tests that need torch have imported it by now; the others start ten seconds sooner without it.
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
@@ -154,6 +164,18 @@ def shipped_study(tmp_path_factory: pytest.TempPathFactory, trial_config: Callab
         trial_config("test_efficientnet", resolution=48, freeze=1.0),
     ]
     return ShippedStudy(**make_study(tmp_path_factory.mktemp("shipped"), configs))
+
+
+@pytest.fixture(scope="module")
+def tiny_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a tiny space, its pictures as a folder and as a Parquet; for a module's own searches."""
+    from tests.support.tiny_search import TINY, write_parquet, write_pictures
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(TINY)
+    write_pictures(folder / "pictures")
+    write_parquet(folder / "pictures", folder / "pictures.parquet")
+    return folder
 
 
 @pytest.fixture(scope="module")

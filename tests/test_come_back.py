@@ -25,7 +25,7 @@ trials: {trials}
 backbone: [{backbones}]
 recipe: {{epochs: 2, batch_size: 16}}
 """
-WORDS = ("--data", "pictures", "--study", "study", "--workers", "1")
+WORDS = ("--data", "pictures", "--study", "study", "--workers", "0")
 
 
 def trials_of(study: Path) -> dict[str, Trial]:

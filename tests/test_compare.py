@@ -19,7 +19,7 @@ from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import sqlite_uri
 from spine_ray.track.view import METRICS, PARAMS
 from tests.support.chromium import Page, find_chromium, open_page
-from tests.support.tiny_search import TINY, run, write_pictures
+from tests.support.tiny_search import WORDS, run_here
 from tests.support.tracked import differences
 
 pytestmark = [
@@ -49,13 +49,10 @@ POINTS = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.dat
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compare")
-    (folder / "tiny.yaml").write_text(TINY)
-    write_pictures(folder / "pictures")
-    done = run(folder, "--space", "tiny.yaml", "--data", "pictures", "--study", "study", "--workers", "1")
+def study(tiny_search: Path) -> Path:
+    done = run_here(tiny_search, *WORDS, "--study", "study", "--workers", "0")
     assert done.returncode == 0, done.stderr
-    return folder / "study"
+    return tiny_search / "study"
 
 
 @pytest.fixture(scope="module")

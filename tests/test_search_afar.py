@@ -1,8 +1,6 @@
 """A search whose study lies in an object store: found again from any machine, few requests."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,24 +10,16 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.remote import Remote
 from spine_ray.study.trials import Trial, trials_from_events
 from tests.support.object_store import ObjectStore, bring_home
-from tests.support.tiny_search import TINY, oof_bytes, write_pictures
+from tests.support.tiny_search import WORDS, oof_bytes, run_here
 
-pytestmark = pytest.mark.timeout(300)
 REQUESTS_A_TRIAL = 60
 
 
 def run_on(machine: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command on a machine with a cache of its own."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "HF_HUB_OFFLINE": "1",
-        "SPINE_RAY_CACHE": str(machine),
-    }
-    command = [sys.executable, "-m", "spine_ray.search", "--space", "tiny.yaml", "--data", "pictures", *words]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_RAY_CACHE", str(machine))
+        return run_here(folder, *WORDS, *words)
 
 
 def trials_of(study: Path) -> dict[str, Trial]:
@@ -37,11 +27,8 @@ def trials_of(study: Path) -> dict[str, Trial]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("afar")
-    (folder / "tiny.yaml").write_text(TINY)
-    write_pictures(folder / "pictures")
-    return folder
+def folder(tiny_search: Path) -> Path:
+    return tiny_search
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +40,7 @@ def uri(object_store: ObjectStore) -> str:
 def first(folder: Path, uri: str, object_store: ObjectStore) -> tuple[subprocess.CompletedProcess[str], int]:
     """What the search printed, and how often it asked the store."""
     object_store.requests.clear()
-    done = run_on(folder / "here", folder, "--study", uri, "--workers", "1")
+    done = run_on(folder / "here", folder, "--study", uri, "--workers", "0")
     return done, len(object_store.requests)
 
 
@@ -85,14 +72,14 @@ def test_it_asks_the_store_seldom(first: tuple[subprocess.CompletedProcess[str],
 
 
 def test_it_is_the_study_that_a_folder_would_hold(folder: Path, home: Path) -> None:
-    near = run_on(folder / "here", folder, "--study", "near", "--workers", "1")
+    near = run_on(folder / "here", folder, "--study", "near", "--workers", "0")
     assert near.returncode == 0, near.stdout + near.stderr
     assert oof_bytes(folder / "near") == oof_bytes(home)
 
 
 def test_another_machine_goes_on_where_the_first_ended(folder: Path, uri: str, home: Path) -> None:
     before = StudyPaths(home).ledger.read_bytes()
-    again = run_on(folder / "there", folder, "--study", uri, "--workers", "1", "--resume")
+    again = run_on(folder / "there", folder, "--study", uri, "--workers", "0", "--resume")
     assert again.returncode == 0, again.stdout + again.stderr
     assert StudyPaths(bring_home(uri, folder / "later")).ledger.read_bytes() == before
 

@@ -1,6 +1,7 @@
 """One search at a time on a study at a URI."""
 
 import json
+import signal
 import threading
 import time
 from dataclasses import asdict, replace
@@ -100,9 +101,13 @@ def test_the_workers_of_a_search_that_lost_its_hold_write_nothing_more(remote: R
 
 
 def test_a_search_whose_study_was_taken_over_is_interrupted(remote: Remote) -> None:
-    with pytest.raises(KeyboardInterrupt), leased(remote, SAID.append):
-        sign(remote, elsewhere())
-        time.sleep(10)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt), leased(remote, SAID.append):
+            sign(remote, elsewhere())
+            time.sleep(60)
+    finally:
+        signal.signal(signal.SIGINT, before)
     now = lease_of(remote)
     assert now is not None
     assert now.pid == 41, "the other's hold stays"

@@ -18,7 +18,7 @@ from spine_ray.study.survey import mend, survey
 from spine_ray.study.tables import read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import deliver, sqlite_uri
-from tests.support.tiny_search import oof_bytes, run, write_pictures
+from tests.support.tiny_search import oof_bytes, run_here, write_pictures
 
 SPACE = """
 folds: 2
@@ -29,7 +29,7 @@ tiers:
   light: {backbone: [test_efficientnet], trials: 1}
   mid: {backbone: [test_resnet], trials: 1, gate: always}
 """
-WORDS = ("--space", "space.yaml", "--data", "pictures", "--study", "study", "--workers", "1")
+WORDS = ("--space", "space.yaml", "--data", "pictures", "--study", "study", "--workers", "0")
 CUTS: dict[str, Callable[[bytes], bytes]] = {
     "nothing": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],
@@ -62,7 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "space.yaml").write_text(SPACE)
     write_pictures(folder / "pictures")
-    done = run(folder, *WORDS)
+    done = run_here(folder, *WORDS)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return folder
@@ -226,7 +226,7 @@ def test_the_search_makes_again_what_can_be_made_and_trains_only_what_was_lost(f
     lost = file_of(paths, "oof")
     for name in ("ledger.jsonl", "samples.parquet", *AGAIN, "oof", "weights"):
         cut(file_of(paths, name), "half")
-    done = run(tmp_path / "again", *WORDS)
+    done = run_here(tmp_path / "again", *WORDS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" is damaged: ") == 4 + len(AGAIN)
     assert oof_bytes(paths.root) == logits

@@ -64,8 +64,8 @@ def test_an_epoch_of_a_trial_that_was_not_begun_here_is_refused(study: TierStudy
     assert failure.value.kind == "error"
 
 
-def test_weights_that_are_not_there_are_an_error_that_names_the_file(study: TierStudy) -> None:
+def test_weights_that_are_not_there_are_not_worth_another_try(study: TierStudy) -> None:
     broken = STARTS[TIER.backbones.index(BROKEN)]
     with pytest.raises(WorkFailedError, match=r"nothing\.safetensors") as failure:
         run_task(TrainWorker(), "begin", study.spec, request_of(broken))
-    assert failure.value.kind == "error"
+    assert failure.value.kind == "hopeless"

@@ -55,6 +55,7 @@ class Afar:
         ]
         with _answering(self.uri):
             self._mirror.sweep([*unfinished, CONTROL])
+            self._mirror.send()  # before any worker asks for the rows
         sender, patience = Sender(self._mirror), None
         try:
             yield

@@ -10,6 +10,8 @@ from typing import Any
 
 import ray
 
+from spine_ray.workers.layout import cores_here
+
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Hardly used: pixels come from a memory-mapped file."""
 _ANSWER_S = 10.0
@@ -28,6 +30,7 @@ def joined(address: str | None) -> Iterator[None]:
     if address is None:
         ray.init(
             address="local",  # else it would join whatever cluster was started on this machine
+            num_cpus=cores_here(),
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,

@@ -1,10 +1,10 @@
 """How the cores and GPUs of a machine or cluster are divided among workers."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import joblib
 import torch
 
 from spine_ray.space.arithmetic import Device
@@ -35,9 +35,14 @@ class PoolLayout:
         return "cuda" if self.gpus > 0 else "cpu"
 
 
+def cores_here() -> int:
+    """Return how many cores this process may use, by its affinity and its container's quota."""
+    return int(joblib.cpu_count())
+
+
 def this_machine() -> Nodes:
-    """Return the resources of this machine as those of one node."""
-    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+    """Return what this process may use of its machine as the resources of one node."""
+    return [{"CPU": float(cores_here()), "GPU": float(torch.cuda.device_count())}]
 
 
 def divide(nodes: Nodes, workers: WorkerRequest | None) -> PoolLayout:

@@ -20,6 +20,7 @@ from spine_ray.study.tables import read_samples
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("one", "seven", "zero")
+WORDS = ("--space", "tiny.yaml", "--data", "pictures")
 TINY = """
 question: Are two runs one?
 folds: 2

@@ -42,7 +42,7 @@ trials: 104
 backbone: [test_resnet]
 recipe: {epochs: 1, batch_size: 16, lr: {around_start: 3}}
 """
-CODE = Path(__file__).parents[2]
+CODE = Path(__file__).parents[3]
 REQUESTS_A_TRIAL = 60
 
 

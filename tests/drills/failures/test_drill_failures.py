@@ -34,7 +34,7 @@ REASONS = {
 def test_the_rest_of_the_ladder_finishes_and_every_faulty_backbone_is_a_row_that_says_why(tmp_path: Path) -> None:
     write_pictures(tmp_path / "pictures")
     (tmp_path / "faulty.yaml").write_text(SPACE)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent / 'faulty'}:{root}"}
     command = [sys.executable, "-m", "spine_ray.search", "--space", "faulty.yaml", "--data", "pictures"]
     done = subprocess.run(

@@ -20,7 +20,7 @@ import pytest
 
 from spine_ray.export import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NEEDED = ("torch", "timm", "numpy", "pillow", "safetensors")
 
 

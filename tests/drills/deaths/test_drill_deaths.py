@@ -61,7 +61,7 @@ def test_workers_that_die_every_half_minute_cost_hardly_a_trial(tmp_path: Path) 
 
 def search_among_killers(folder: Path, words: tuple[str, ...]) -> int:
     """Search while every half minute one of the search's workers, warm or thin, is killed; return how many were."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "spine_ray.search", *words, "--study", "killed"]
     luck, kills, over = random.Random(2), [], threading.Event()
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
@@ -69,7 +69,7 @@ def search_among_killers(folder: Path, words: tuple[str, ...]) -> int:
     def kill() -> None:
         while not over.wait(KILL_EVERY_S):
             workers = [
-                pid for pid in descendants(process.pid) if command_of(pid).startswith(("ray::Warm", "ray::Trial"))
+                pid for pid in descendants(process.pid) if command_of(pid).startswith(("ray::Worker", "ray::Trial"))
             ]
             if workers:
                 kills.append(luck.choice(workers))
@@ -95,10 +95,10 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(tmp_path: Path, monk
     (tmp_path / "long.yaml").write_text(SPACE.format(trials=1, epochs=24))
     code = (
         "import spine_ray.climb.known as known, spine_ray.search, sys\n"
-        "known.LEAST_PATIENCE = 60.0\n"
+        "known.MIN_HANG_TIMEOUT = 60.0\n"
         "sys.exit(spine_ray.search.main())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code, *WORDS, "--study", "hung"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     while StudyPaths(tmp_path / "hung").ledger.exists() is False or not any(
@@ -106,7 +106,7 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(tmp_path: Path, monk
     ):
         assert process.poll() is None
         time.sleep(0.2)
-    (worker,) = [pid for pid in descendants(process.pid) if command_of(pid).startswith("ray::Warm")]
+    (worker,) = [pid for pid in descendants(process.pid) if command_of(pid).startswith("ray::Worker")]
     os.kill(worker, signal.SIGSTOP)
     assert process.wait(timeout=400) == 0
     trials = trials_of(tmp_path / "hung")

@@ -33,7 +33,7 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 def search(folder: Path, uri: str) -> subprocess.Popen[bytes]:
     words = ["--space", "smoke", "--study", "study", "--tracking", uri]
     script = Path(__file__).with_name("timed_search.py")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen([sys.executable, str(script), "kept.json", *words], cwd=folder, env=environment)
 
 
