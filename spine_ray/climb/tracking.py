@@ -1,7 +1,6 @@
 """Tracking of a search in MLflow, or none where MLflow is not installed."""
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -11,7 +10,7 @@ from spine_ray.study.events import Event
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tracking import keep_tracking
-from spine_ray.track.mlflow_log import Tracker, public_uri, sqlite_uri
+from spine_ray.track.mlflow_log import Tracker, has_mlflow, public_uri, sqlite_uri
 
 _INTERRUPTED_S = 2.0
 """How long MLflow is waited for when the search is interrupted, s."""
@@ -50,7 +49,7 @@ def open_tracker(request: SearchRequest, progress: Progress) -> Iterator[EventTr
     Raises:
         ValueError: If a tracking server was asked for and MLflow is not installed.
     """
-    if importlib.util.find_spec("mlflow") is None:
+    if not has_mlflow():
         if request.tracking is not None:
             raise ValueError(f"--tracking {public_uri(request.tracking)}: MLflow is not installed; pip install mlflow")
         progress.say("tracking is off: MLflow is not installed")
