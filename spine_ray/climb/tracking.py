@@ -42,16 +42,20 @@ class NoTracker:
         """Do nothing."""
 
 
-@contextlib.contextmanager
-def open_tracker(request: SearchRequest, progress: Progress) -> Iterator[EventTracker]:
-    """Yield what tracks the search; what it has not delivered by the end of the block `compare` delivers.
+def check_tracking(request: SearchRequest) -> None:
+    """Refuse a tracking server where MLflow is not installed, before anything is written.
 
     Raises:
-        ValueError: If a tracking server was asked for and MLflow is not installed.
+        ValueError: If one was asked for.
     """
+    if request.tracking is not None and not has_mlflow():
+        raise ValueError(f"--tracking {public_uri(request.tracking)}: MLflow is not installed; pip install mlflow")
+
+
+@contextlib.contextmanager
+def open_tracker(request: SearchRequest, progress: Progress) -> Iterator[EventTracker]:
+    """Yield what tracks the search; what it has not delivered by the end of the block `compare` delivers."""
     if not has_mlflow():
-        if request.tracking is not None:
-            raise ValueError(f"--tracking {public_uri(request.tracking)}: MLflow is not installed; pip install mlflow")
         progress.say("tracking is off: MLflow is not installed")
         yield NoTracker()
         return
