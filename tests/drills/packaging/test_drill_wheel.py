@@ -65,7 +65,9 @@ def write_pictures(folder: Path) -> None:
 
 
 def files_below(name: str) -> set[str]:
-    return {str(path.relative_to(ROOT)) for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    return {
+        str(path.relative_to(ROOT)) for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix != ".pyc"
+    }
 
 
 @pytest.mark.timeout(300)
