@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from spine_ray.core.fit import Fit
     from spine_ray.core.network import Network, Setup
     from spine_ray.core.task import Rows, Task
-    from tests.object_store import ObjectStore
+    from spine_ray.tune.ray_pool import RayPool
+    from tests.support.object_store import ObjectStore
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -144,7 +145,7 @@ class ShippedStudy:
 @pytest.fixture(scope="session")
 def shipped_study(tmp_path_factory: pytest.TempPathFactory, trial_config: Callable[..., TrialConfig]) -> ShippedStudy:
     """Return a study of four members of two families, two with one frozen prefix, at two resolutions."""
-    from tests.small_study import make_study
+    from tests.support.small_study import make_study
 
     configs = [
         trial_config("test_resnet", freeze=0.5),
@@ -155,10 +156,23 @@ def shipped_study(tmp_path_factory: pytest.TempPathFactory, trial_config: Callab
     return ShippedStudy(**make_study(tmp_path_factory.mktemp("shipped"), configs))
 
 
+@pytest.fixture(scope="module")
+def one_ray_worker() -> Iterator[RayPool]:
+    """Start Ray with one core and one worker on it: two of two threads would spin on each other's cores."""
+    import ray
+
+    from spine_ray.tune.ray_pool import RayPool
+    from spine_ray.workers.layout import PoolLayout
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield RayPool(PoolLayout(count=1, cpus=1, gpus=0.0), print, has_other_nodes=False)
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[ObjectStore]:
     """Start an S3-compatible server on loopback, with the environment that its clients need."""
-    from tests.object_store import ObjectStore
+    from tests.support.object_store import ObjectStore
 
     store = ObjectStore()
     store.start()

@@ -11,7 +11,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "spine_ray"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("climb", "tune", "track", "show", "ship", "core", "ladder", "ensemble", "study", "data", "space")
+ROOMS = (
+    "climb",
+    "tune",
+    "track",
+    "show",
+    "workers",
+    "sampling",
+    "ship",
+    "core",
+    "ladder",
+    "ensemble",
+    "study",
+    "data",
+    "space",
+)
 """From the highest to the lowest."""
 FUNCTION_LINES, FILE_LINES, ARGUMENTS = 60, 400, 8
 

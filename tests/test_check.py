@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_search import write_pictures
 
 from spine_ray.check import main
+from tests.support.tiny_search import write_pictures
 
 
 @pytest.mark.timeout(120)

@@ -1,9 +1,9 @@
 import pytest
 from huggingface_hub import constants
-from loopback_hub import loopback_hub, point_client_at, repository_of
 
 from spine_ray.core.weights import weights_from_folder
 from spine_ray.search import main
+from tests.support.loopback_hub import loopback_hub, point_client_at, repository_of
 
 MODELS = ("test_resnet", "test_vit")
 SPACE = "backbone: [test_resnet, test_vit]\nresolution: 32\n"

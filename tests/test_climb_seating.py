@@ -1,7 +1,7 @@
 import pytest
 
 from spine_ray.climb.seating import _largest, trials_on_a_gpu
-from spine_ray.sampling.sampler import SearchDomain
+from spine_ray.sampling.queue import SearchDomain
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
 

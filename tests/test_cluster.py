@@ -9,7 +9,7 @@ import yaml
 from click import ClickException
 from jsonschema import ValidationError
 
-from tests.cluster_form import RAY_JOB, misspelt, prepared, refuse_unknown
+from tests.support.cluster_form import RAY_JOB, misspelt, prepared, refuse_unknown
 
 ROOT = Path(__file__).parents[1]
 AWS, GCP, ON_PREMISE, KUBERAY = "cluster.yaml", "cluster/gcp.yaml", "cluster/on_premise.yaml", "cluster/kuberay.yaml"

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_search import CLASSES, oof_bytes, run_here, write_pictures
 
 from spine_ray.show.words import duration_text
 from spine_ray.study.ledger import read_ledger
@@ -14,6 +13,7 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
 from spine_ray.study.tables import read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
+from tests.support.tiny_search import CLASSES, oof_bytes, run_here, write_pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
 

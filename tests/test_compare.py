@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, find_chromium, open_page
-from test_search import TINY, run, write_pictures
-from tracked import differences
 
 from spine_ray.compare import main
 from spine_ray.study.ledger import read_ledger
@@ -21,6 +18,9 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import sqlite_uri
 from spine_ray.track.view import METRICS, PARAMS
+from tests.support.chromium import Page, find_chromium, open_page
+from tests.support.tiny_search import TINY, run, write_pictures
+from tests.support.tracked import differences
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
-from loopback_hub import COMMIT, loopback_hub, point_client_at, repository_of
 
 from spine_ray.core.hub import HubAwayError, HubFile, HubFileError, cached, describe, fetch, fetch_to_cache, is_damaged
+from tests.support.loopback_hub import COMMIT, loopback_hub, point_client_at, repository_of
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = repository_of("test_resnet")

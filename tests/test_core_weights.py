@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from loopback_hub import loopback_hub, point_client_at, repository_of
 from safetensors.torch import save
 
 from spine_ray.core.backbone import make_model
@@ -21,6 +20,7 @@ from spine_ray.core.weights import (
     weights_from_folder,
     weights_from_hub,
 )
+from tests.support.loopback_hub import loopback_hub, point_client_at, repository_of
 
 TAGGED = "resnet50.a1_in1k"
 MODELS = ("test_resnet", "test_vit")

@@ -1,7 +1,8 @@
 """Whatever is read, the answer is an answer or a line for the user: no other error, and no study changed by reading."""
 
 import pytest
-from fuzzing import DATA_TARGETS, NAMES, Target, hunt, study_targets
+
+from tests.support.fuzzing import DATA_TARGETS, NAMES, Target, hunt, study_targets
 
 CASES = 120
 """Of a target, before its share: together more than 2,000."""

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import ray
-from tracked import started, whole_trial
 
 from spine_ray.study.ledger import append_event
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tracking import keep_tracking
 from spine_ray.track.mlflow_log import deliver, sqlite_uri
 from spine_ray.track.serve import serve
-from spine_ray.tune.cluster import running_ray
+from spine_ray.tune.ray_pool import ray_pool
 from spine_ray.workers.request import WorkerRequest
+from tests.support.tracked import started, whole_trial
 
 LOCAL = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print('joined')"
@@ -86,7 +86,7 @@ def test_the_mlflow_ui_listens_on_this_machine_alone(tmp_path, monkeypatch):
 
 @pytest.mark.timeout(180)
 def test_no_dashboard_of_rays_listens_and_nobody_joins_without_the_token(tmp_path):
-    with running_ray(None, WorkerRequest(1)):
+    with ray_pool(None, WorkerRequest(1)):
         pages = [(command, host) for command, host, _ in listening() if "dashboard/dashboard.py" in command]
         assert {host for _, host in pages} <= LOCAL
         with pytest.raises(OSError, match="refused"):

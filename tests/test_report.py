@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_files import FIVE, Told, choose, completed, write_study
 
 from spine_ray.climb.files import read_files
 from spine_ray.climb.story import page_of
@@ -21,6 +20,7 @@ from spine_ray.show.words import change_text, interval_text, loss_text, share_te
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.survey import opened_to_change
 from spine_ray.study.tables import read_samples
+from tests.support.study_files import FIVE, Told, choose, completed, write_study
 
 HOSTILE = (
     '<script>alert("x")</script>', "o'quote\" &amp;", "line\nbreak\r\ttab", "\U0001f438\U0001f469\u200d\U0001f52c",

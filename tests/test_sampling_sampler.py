@@ -9,19 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from spine_ray.sampling.sampler import (
-    Handed,
-    Lesson,
-    Outcome,
-    Queue,
-    SearchDomain,
-    Suggester,
-    _record,
-    _remembered,
-    _taught,
-    draw,
-    suggest,
-)
+from spine_ray.sampling.queue import Outcome, QueuedTrial, Refusal, SearchDomain, Suggester, TransferHint, TrialQueue
+from spine_ray.sampling.sampler import _record, _remembered, _transferred, random_suggest, suggest
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import build_config, start_configs
 from spine_ray.space.fields import Around, Choice, Field, LogUniform, Uniform
@@ -67,7 +56,7 @@ def suggester(where: SearchDomain, most_trials: int = 8, **changes: Any) -> Sugg
         "outcomes": {},
         "admit": lambda _: None,
         "effort": lambda _: 1.0,
-        "ask": suggest,
+        "suggest": suggest,
     }
     return Suggester(domain=where, most_trials=most_trials, **{**values, **changes})
 
@@ -188,7 +177,7 @@ def test_the_sampler_remembers_what_has_ended_however_many_trials_run() -> None:
     where = domain()
     good = [Outcome(config(where, "test_efficientnet", lr=1 + 0.01 * n), "completed", 8, 0.1) for n in range(30)]
     bad = [Outcome(config(where, "test_resnet", lr=1 + 0.01 * n), "completed", 8, 2.0) for n in range(30)]
-    crowd = [Outcome(each, "running") for each in itertools.islice(draw(where, [], 0), 1000)]
+    crowd = [Outcome(each, "running") for each in itertools.islice(random_suggest(where, [], 0), 1000)]
     remembered = _remembered(where, [*good, *bad, *crowd])
     assert remembered == [*good, *bad, *crowd[-50:]]
     found = Counter(asked(where, [*good, *bad, *crowd], 1060 + number)[0].backbone for number in range(12))
@@ -197,7 +186,7 @@ def test_the_sampler_remembers_what_has_ended_however_many_trials_run() -> None:
 
 def test_the_sampler_forgets_all_but_the_newest_that_have_ended() -> None:
     where = domain()
-    ended = [Outcome(each, "completed", 8, 0.5) for each in itertools.islice(draw(where, [], 0), 500)]
+    ended = [Outcome(each, "completed", 8, 0.5) for each in itertools.islice(random_suggest(where, [], 0), 500)]
     assert _remembered(where, ended) == ended[-200:]
     assert asked(where, ended, 500, 3) == asked(where, ended[-200:], 500, 3)
 
@@ -271,7 +260,7 @@ def test_refused_starts_are_kept_with_their_reasons_and_do_not_count() -> None:
     assert found[:2] == list(starts[:2])
     assert len(found) == 4
     assert all(each.backbone != "test_vit" for each in found)
-    assert source.refused[starts[2].trial_id] == (starts[2], "no time for test_vit")
+    assert source.refused[starts[2].trial_id] == Refusal(starts[2], "no time for test_vit")
     assert not set(source.refused) & set(source.outcomes)
 
 
@@ -292,13 +281,13 @@ def test_what_is_handed_out_is_running_until_told_otherwise() -> None:
     assert source.outcomes[first.trial_id] == Outcome(first, "stopped", 2, 1.0)
 
 
-def handed(queue: Queue, times: int) -> list[Handed | None]:
+def handed(queue: TrialQueue, times: int) -> list[QueuedTrial | None]:
     return [queue.next_trial() for _ in range(times)]
 
 
 def test_the_queue_hands_out_configurations_and_says_when_the_tier_is_over() -> None:
     source = suggester(domain(), most_trials=2)
-    first, second, last = handed(Queue(source, None), 3)
+    first, second, last = handed(TrialQueue(source, None), 3)
     assert first and second
     assert [first.config.trial_id, second.config.trial_id] == list(source.outcomes)
     assert last is None
@@ -307,16 +296,16 @@ def test_the_queue_hands_out_configurations_and_says_when_the_tier_is_over() -> 
 def test_the_control_runs_third_and_is_no_outcome() -> None:
     where = domain()
     source = suggester(where, most_trials=4)
-    found = handed(Queue(source, config(where)), 6)
+    found = handed(TrialQueue(source, config(where)), 6)
     assert [each and each.is_control for each in found] == [False, False, True, False, False, None]
-    assert found[2] == Handed(config(where), is_control=True)
+    assert found[2] == QueuedTrial(config(where), is_control=True)
     assert len(source.outcomes) == 4
 
 
 @pytest.mark.parametrize("most_trials", [0, 1, 2])
 def test_the_control_runs_last_where_there_are_fewer_trials(most_trials: int) -> None:
     where = domain()
-    found = handed(Queue(suggester(where, most_trials=most_trials), config(where)), most_trials + 2)
+    found = handed(TrialQueue(suggester(where, most_trials=most_trials), config(where)), most_trials + 2)
     assert [each and each.is_control for each in found] == [False] * most_trials + [True, None]
 
 
@@ -324,20 +313,20 @@ def test_the_control_runs_last_where_there_are_fewer_trials(most_trials: int) ->
 def test_the_control_does_not_run_where_it_is_not_admitted(most_trials: int) -> None:
     where = domain(backbones=("test_vit", "test_resnet"))
     source = suggester(where, most_trials=most_trials, admit=refuse_vit)
-    found = handed(Queue(source, config(where, "test_vit")), most_trials + 1)
+    found = handed(TrialQueue(source, config(where, "test_vit")), most_trials + 1)
     assert [each and each.is_control for each in found] == [False] * most_trials + [None]
 
 
 def test_blind_draws_reach_every_corner_of_the_domain_and_nothing_beyond() -> None:
     where = domain()
-    found = [next(draw(where, [], number)) for number in range(300)]
+    found = [next(random_suggest(where, [], number)) for number in range(300)]
     assert {(each.backbone, each.resolution, each.freeze) for each in found} == {
         (backbone, resolution, freeze) for backbone, resolution in where.buildable for freeze in where.tier.freezes
     }
     starts = {freeze: config(where, freeze=freeze).recipe.lr for freeze in where.tier.freezes}
     ratios = [each.recipe.lr / starts[each.freeze] for each in found]
     assert 1 / 3.001 < min(ratios) < 0.4 < 2.5 < max(ratios) < 3.001
-    assert found == [next(draw(where, some_outcomes(where), number)) for number in range(300)]
+    assert found == [next(random_suggest(where, some_outcomes(where), number)) for number in range(300)]
     assert len({each.trial_id for each in found}) == 300
 
 
@@ -347,7 +336,9 @@ def test_of_several_suggestions_cheap_ones_are_taken_more_readily() -> None:
     def taken(effort: float) -> int:
         counts = 0
         for seed in range(60):
-            source = suggester(replace(where, seed=seed), ask=draw, effort=lambda each: effort if each.freeze else 1.0)
+            source = suggester(
+                replace(where, seed=seed), suggest=random_suggest, effort=lambda each: effort if each.freeze else 1.0
+            )
             first = source.next_config()
             counts += bool(first and first.freeze == 1.0)
         return counts
@@ -362,27 +353,31 @@ def test_what_helped_at_an_earlier_tier_is_a_hint_as_far_from_the_start_as_it_wa
     below = domain(backbones=("test_byobnet",))
     better, worse = (config(below, "test_byobnet", freeze, lr=2.0) for freeze in (0.5, 0.0))
     elsewhere = build_config(below.tier, below.weights, "test_byobnet", 64, 0.0, {})
-    lessons = (Lesson(better, -0.3), Lesson(worse, 0.2), Lesson(elsewhere, -0.1))
-    where = replace(domain(resolutions=(32,)), lessons=lessons)
+    hints = (TransferHint(better, -0.3), TransferHint(worse, 0.2), TransferHint(elsewhere, -0.1))
+    where = replace(domain(resolutions=(32,)), hints=hints)
     starts = [
         Outcome(config(where, name), "completed", 8, loss) for name, loss in (("test_resnet", 0.5), ("test_vit", 0.9))
     ]
-    assert _taught(where, starts[:1]) == [
+    assert _transferred(where, starts[:1]) == [
         Outcome(config(where, "test_resnet", 0.5, lr=2.0), "completed", 0, pytest.approx(0.2)),
         Outcome(config(where, "test_resnet", 0.0, lr=2.0), "completed", 0, pytest.approx(0.7)),
     ]
-    in_turn = _taught(where, starts)
+    in_turn = _transferred(where, starts)
     assert [(each.config.backbone, each.log_loss) for each in in_turn] == [
         ("test_resnet", pytest.approx(0.2)),
         ("test_vit", pytest.approx(1.1)),
     ]
-    assert _taught(where, []) == []
+    assert _transferred(where, []) == []
 
 
 def test_a_hint_makes_the_sampler_look_there_first() -> None:
     where = domain(recipe={}, backbones=("test_resnet",), resolutions=(32,), freezes=(0.0, 0.25, 0.5, 0.75, 1.0))
     start = Outcome(config(where), "completed", 8, 1.0)
-    lessons = [Lesson(config(where, freeze=freeze), -0.5 if freeze == 0.75 else 0.5) for freeze in where.tier.freezes]
-    taught = replace(where, lessons=tuple(lessons * 3))
-    hinted, blind = ([each.freeze for each in asked(each_domain, [start], 1, 10)] for each_domain in (taught, where))
+    hints = [
+        TransferHint(config(where, freeze=freeze), -0.5 if freeze == 0.75 else 0.5) for freeze in where.tier.freezes
+    ]
+    hinted_domain = replace(where, hints=tuple(hints * 3))
+    hinted, blind = (
+        [each.freeze for each in asked(each_domain, [start], 1, 10)] for each_domain in (hinted_domain, where)
+    )
     assert hinted.count(0.75) > blind.count(0.75)

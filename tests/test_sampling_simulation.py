@@ -3,16 +3,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from tier_plans import epoch_done, tier_plan
 
+from spine_ray.sampling.queue import Refusal
 from spine_ray.sampling.simulation import VirtualClock, simulate_tier
-from spine_ray.sampling.tier_plan import Refusal
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import EpochDone, Event, TrialEnded
 from spine_ray.study.trials import trials_from_events
+from tests.support.tier_plans import epoch_done, tier_plan
 
 EPOCHS, FOLDS = 3, 2
 TIER = TierSpace(
@@ -40,7 +40,7 @@ def epochs_of(config: TrialConfig, losses: Sequence[float] | None = None) -> lis
     ]
 
 
-def rehearse(
+def simulate(
     workers: int, script: Callable[[TrialConfig], list[EpochDone]] = epochs_of, **changes: Any
 ) -> tuple[list[Event], float, tuple[Refusal, ...]]:
     events: list[Event] = []
@@ -51,7 +51,7 @@ def rehearse(
 
 
 def test_one_worker_takes_the_sum_of_all_epochs_and_every_trial_is_completed() -> None:
-    events, seconds, _ = rehearse(1)
+    events, seconds, _ = simulate(1)
     trials = trials_from_events(events).values()
     assert len(trials) == TIER.trials
     assert all(trial.is_completed and len(trial.epochs) == EPOCHS * FOLDS for trial in trials)
@@ -59,7 +59,7 @@ def test_one_worker_takes_the_sum_of_all_epochs_and_every_trial_is_completed() -
 
 
 def test_two_workers_take_what_list_scheduling_takes() -> None:
-    events, seconds, _ = rehearse(2)
+    events, seconds, _ = simulate(2)
     free = [0.0, 0.0]
     for trial in trials_from_events(events).values():  # in the order in which they were handed out
         free.sort()
@@ -76,7 +76,7 @@ def test_losers_are_stopped_at_the_rungs_and_start_recipes_are_not_stopped_in_fo
     def script(config: TrialConfig) -> list[EpochDone]:
         return epochs_of(config, [9.0 if config in STARTS else float(next(later))] * EPOCHS * FOLDS)
 
-    events, _, _ = rehearse(1, script, reduction=3)
+    events, _, _ = simulate(1, script, reduction=3)
     trials = trials_from_events(events)
     stopped = [trial for trial in trials.values() if trial.status == "stopped"]
     assert stopped
@@ -90,7 +90,7 @@ def test_after_the_deadline_trials_end_with_their_epoch_and_none_begins_that_is_
     def admit(config: TrialConfig, now: float) -> str | None:
         return "too late" if now > 103.0 else None
 
-    events, seconds, refused = rehearse(1, deadline=105.0, admit=admit)
+    events, seconds, refused = simulate(1, deadline=105.0, admit=admit)
     (trial,) = trials_from_events(events).values()
     assert trial.status == "stopped"
     assert trial.ended is not None
@@ -100,7 +100,7 @@ def test_after_the_deadline_trials_end_with_their_epoch_and_none_begins_that_is_
 
 
 def test_the_control_takes_a_folds_time_and_leaves_no_event() -> None:
-    alone, with_control = rehearse(1), rehearse(1, control=STARTS[0])
+    alone, with_control = simulate(1), simulate(1, control=STARTS[0])
     assert len(alone[0]) == len(with_control[0])
     assert with_control[1] - alone[1] == pytest.approx(EPOCHS * SECONDS["test_resnet"])
 
@@ -109,5 +109,5 @@ def test_a_trial_whose_loss_is_no_number_is_stopped_at_once() -> None:
     def script(config: TrialConfig) -> list[EpochDone]:
         return epochs_of(config, [float("nan")] * EPOCHS * FOLDS)
 
-    events, _, _ = rehearse(2, script)
+    events, _, _ = simulate(2, script)
     assert {len(trial.epochs) for trial in trials_from_events(events).values()} == {1}

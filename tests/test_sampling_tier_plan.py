@@ -4,15 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tier_plans import epoch_done, tier_plan, trial_started
 
-from spine_ray.sampling.sampler import Outcome
+from spine_ray.sampling.queue import Outcome
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import Status, TrialEnded
 from spine_ray.study.trials import Trial
+from tests.support.tier_plans import epoch_done, tier_plan, trial_started
 
 EPOCHS, FOLDS = 2, 2
 TIER = TierSpace(

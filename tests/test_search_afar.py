@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_search import TINY, oof_bytes, write_pictures
 
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
-from spine_ray.study.remote import Mirror, Remote
+from spine_ray.study.remote import Remote
 from spine_ray.study.trials import Trial, trials_from_events
-from tests.object_store import ObjectStore
+from tests.support.object_store import ObjectStore, bring_home
+from tests.support.tiny_search import TINY, oof_bytes, write_pictures
 
 pytestmark = pytest.mark.timeout(300)
 REQUESTS_A_TRIAL = 60
@@ -30,11 +30,6 @@ def run_on(machine: Path, folder: Path, *words: str) -> subprocess.CompletedProc
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
-
-
-def bring_home(uri: str, folder: Path) -> Path:
-    Mirror(Remote.at(uri), folder).fetch()
-    return folder
 
 
 def trials_of(study: Path) -> dict[str, Trial]:

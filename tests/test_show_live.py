@@ -125,7 +125,7 @@ def test_the_best_is_the_lowest_completed_trial():
 
 
 def test_plain_lines_are_one_for_each_start_and_end(paper):
-    clock = VirtualClock()
+    clock = Clock()
     progress = PlainProgress(paper, clock=clock)
     start = started()
     progress.tier_started("light", "which families?", 2)
@@ -144,7 +144,7 @@ def test_plain_lines_are_one_for_each_start_and_end(paper):
 
 
 def test_plain_progress_comes_every_ten_seconds_at_most(paper):
-    clock = VirtualClock()
+    clock = Clock()
     progress = PlainProgress(paper, clock=clock)
     start = started(total_steps=60)
     progress.tier_started("light", "which families?", 2)
@@ -161,7 +161,7 @@ def test_plain_progress_comes_every_ten_seconds_at_most(paper):
 def test_a_trial_of_all_folds_at_once_says_so(paper, terminal):
     start = started(total_steps=9)
     at_once = replace(epoch(start.trial_id, 6), fold=-1, epoch=2)
-    clock = VirtualClock()
+    clock = Clock()
     for progress in (PlainProgress(paper, clock=clock), LiveProgress(terminal, clock=clock)):
         progress.tier_started("light", "which families?", 1)
         progress.event(start)
@@ -179,7 +179,7 @@ def test_plain_lines_keep_brackets_and_are_not_wrapped(paper):
 
 
 def test_the_live_table_shows_trials_and_goes_away(terminal):
-    clock = VirtualClock()
+    clock = Clock()
     progress = LiveProgress(terminal, clock=clock)
     start, other = started(32), started(64)
     progress.tier_started("light", "which families?", 2)
@@ -201,7 +201,7 @@ def test_the_live_table_shows_trials_and_goes_away(terminal):
 
 
 def test_the_live_table_is_not_drawn_for_every_epoch(terminal):
-    progress = LiveProgress(terminal, clock=VirtualClock())
+    progress = LiveProgress(terminal, clock=Clock())
     start = started(total_steps=500)
     progress.tier_started("light", "which families?", 1)
     progress.event(start)
@@ -213,7 +213,7 @@ def test_the_live_table_is_not_drawn_for_every_epoch(terminal):
 
 
 def test_rows_are_a_bar_that_goes_away_with_the_last(terminal):
-    clock = VirtualClock()
+    clock = Clock()
     progress = LiveProgress(terminal, clock=clock)
     for done in range(1, 301):
         clock.now += 1 / 64

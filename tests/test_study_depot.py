@@ -10,7 +10,7 @@ from spine_ray.study.depot import Depot
 from spine_ray.study.hold import LostHoldError, held, this_process
 from spine_ray.study.paths import StudyPaths, replace_bytes
 from spine_ray.study.remote import LEASE, Remote
-from tests.object_store import ObjectStore
+from tests.support.object_store import ObjectStore
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_select import config, samples, write_study
 
 from spine_ray.study.hold import holder_of
 from spine_ray.study.ledger import open_ledger, read_ledger
@@ -15,6 +14,7 @@ from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.survey import mend, survey
 from spine_ray.study.tables import read_costs
+from tests.support.selectable_study import config, samples, write_study
 
 TESTS = Path(__file__).parent
 WRITES = """
@@ -22,7 +22,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from test_select import config, cost, ended, samples
+from tests.support.selectable_study import config, cost, ended, samples
 from spine_ray.study.ledger import append_event
 from spine_ray.study.oof import write_oof
 from spine_ray.study.paths import StudyPaths, replace_json

@@ -12,7 +12,7 @@ from spine_ray.study import lease
 from spine_ray.study.hold import Holder, LostHoldError, StudyHeldError, this_process
 from spine_ray.study.lease import check_lease, lease_of, leased
 from spine_ray.study.remote import LEASE, Remote
-from tests.object_store import ObjectStore
+from tests.support.object_store import ObjectStore
 
 pytestmark = pytest.mark.timeout(60)
 SAID: list[str] = []

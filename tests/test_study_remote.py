@@ -9,7 +9,7 @@ from spine_ray.study.events import EpochDone
 from spine_ray.study.ledger import append_event
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.remote import Mirror, Remote, is_remote
-from tests.object_store import ObjectStore
+from tests.support.object_store import ObjectStore
 
 
 def event(step: int) -> EpochDone:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from test_search import oof_bytes, run, write_pictures
 
 from spine_ray.compare import main as compare
 from spine_ray.select import main as select
@@ -19,6 +18,7 @@ from spine_ray.study.survey import mend, survey
 from spine_ray.study.tables import read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import deliver, sqlite_uri
+from tests.support.tiny_search import oof_bytes, run, write_pictures
 
 SPACE = """
 folds: 2

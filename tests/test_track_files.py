@@ -5,12 +5,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tracked import ended, started, whole_trial
 
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, write_record
 from spine_ray.study.trials import trials_from_events
 from spine_ray.track.files import confusion, trial_files
+from tests.support.tracked import ended, started, whole_trial
 
 TRIAL = next(iter(trials_from_events(whole_trial(started())).values()))
 LABELS, SAID = [0, 0, 0, 1, 1, 2], [0, 0, 2, 1, 1, 1]

@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tracked import Driver, differences, ended, epoch, runs_of, started, whole_trial
 
 from spine_ray.study.paths import StudyPaths
 from spine_ray.track.mlflow_log import check_uri, deliver, public_uri, sqlite_uri
+from tests.support.tracked import Driver, differences, ended, epoch, runs_of, started, whole_trial
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),

@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import pytest
-from tracked import ended, started, whole_trial
 
 from spine_ray.space.config import RECIPE_FIELDS, TrialConfig
 from spine_ray.study.tables import Cost
@@ -15,6 +14,7 @@ from spine_ray.track.records import (
     trial_metrics,
     trial_params,
 )
+from tests.support.tracked import ended, started, whole_trial
 
 TRIAL = next(iter(trials_from_events(whole_trial(started())).values()))
 COST = Cost(

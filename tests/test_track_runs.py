@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tracked import differences, ended, epoch, runs_of, started, whole_trial
 
 from spine_ray.study.ledger import append_event, read_ledger
 from spine_ray.study.paths import StudyPaths, replace_json
@@ -10,6 +9,7 @@ from spine_ray.study.tracking import keep_tracking
 from spine_ray.track.client import Client
 from spine_ray.track.mlflow_log import sqlite_uri
 from spine_ray.track.runs import StudyRuns
+from tests.support.tracked import differences, ended, epoch, runs_of, started, whole_trial
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),

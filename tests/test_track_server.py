@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import MlflowServer, SlowProxy
-from tracked import Driver, differences, ended, epoch, started, whole_trial
 
 from spine_ray.track.mlflow_log import deliver
+from tests.support.mlflow_server import MlflowServer, SlowProxy
+from tests.support.tracked import Driver, differences, ended, epoch, started, whole_trial
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -2,12 +2,11 @@ import base64
 import json
 import zlib
 
-from tracked import started, whole_trial
-
 from spine_ray.study.tables import Cost
 from spine_ray.study.trials import trials_from_events
 from spine_ray.track.records import trial_metrics, trial_params
 from spine_ray.track.view import comparison_view
+from tests.support.tracked import started, whole_trial
 
 
 def view() -> dict[str, object]:

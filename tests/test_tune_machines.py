@@ -3,14 +3,14 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from spine_ray.tune.cluster import Workers, hired, hired_anew, running_ray, share
 from spine_ray.tune.machines import alive_nodes, await_machines
+from spine_ray.tune.ray_pool import RayPool, ray_pool
+from spine_ray.workers.layout import PoolLayout, divide
 from spine_ray.workers.request import WorkerRequest
 
 pytestmark = pytest.mark.timeout(180)
@@ -58,7 +58,7 @@ def test_fewer_machines_have_to_do_and_none_is_an_error(cluster: Cluster) -> Non
 def test_a_cluster_without_workers_says_how_to_ask_for_some(cluster: Cluster) -> None:
     with (
         pytest.raises(ValueError, match=r"no machine that trains; --workers 4xGPU or 16xCPU asks"),
-        running_ray(cluster.address, None),
+        ray_pool(cluster.address, None),
     ):
         pass
 
@@ -66,13 +66,14 @@ def test_a_cluster_without_workers_says_how_to_ask_for_some(cluster: Cluster) ->
 def test_workers_on_one_gpu_are_hired_anew_to_share_it(cluster: Cluster) -> None:
     cluster.add_node(num_cpus=2, num_gpus=1)
     join(cluster)
-    whole = share(alive_nodes(), None)
-    assert whole == Workers(count=1, cpus=2, gpus=1.0)
-    alone = hired(whole)
-    ray.get(alone.crew[0].__ray_ready__.remote())
-    two = hired_anew(whole.sharing(2), before=alone)
-    assert replace(two, crew=()) == Workers(count=2, cpus=1, gpus=0.5)
-    ray.get([worker.__ray_ready__.remote() for worker in two.crew])  # they have room: the one of before is gone
+    whole = divide(alive_nodes(), None)
+    assert whole == PoolLayout(count=1, cpus=2, gpus=1.0)
+    pool = RayPool(whole, print, has_other_nodes=False)
+    (alone,) = pool.actors
+    ray.get(alone.__ray_ready__.remote())
+    pool.resize(whole.sharing(2))
+    assert pool.layout == PoolLayout(count=2, cpus=1, gpus=0.5)
+    ray.get([actor.__ray_ready__.remote() for actor in pool.actors])  # they have room: the one of before is gone
     assert ray.available_resources().get("GPU", 0.0) == 0.0
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(alone.crew[0].__ray_ready__.remote())
+        ray.get(alone.__ray_ready__.remote())

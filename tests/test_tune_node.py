@@ -14,11 +14,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from spine_ray.data.digits import digits_source
 from spine_ray.tune import node
-from spine_ray.tune.node import Pictures, base_here, depot_of, pixels_on_this_node, weights_on_this_node
-from spine_ray.workers.spec import Base, WorkerSpec
+from spine_ray.tune.driver_files import DriverFiles
+from spine_ray.tune.node import serve_files
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.worker_data import DecodeRequest, depot_of
 
 pytestmark = pytest.mark.timeout(240)
 ROWS = 5
+SPEC = WorkerSpec(study=Path("study"), holder="", pixels=Path("pixels"), seed=0, weights=(), device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +39,13 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]
 
 
 @pytest.fixture(scope="module")
-def base(nodes: tuple[str, Path]) -> Base:
+def files(nodes: tuple[str, Path]) -> DriverFiles:
     source = digits_source()
     names = tuple(source.rows[row].path for row in range(ROWS))
-    return base_here(Pictures(source=source, places=np.arange(ROWS), content=names, side=12))
+    request = DecodeRequest(source=source, rows=np.arange(ROWS), content=names, side=12)
+    served = serve_files(SPEC, request).files
+    assert isinstance(served, DriverFiles)
+    return served
 
 
 def on(nodes: tuple[str, Path], work: Any, *given: Any) -> Any:
@@ -48,67 +54,65 @@ def on(nodes: tuple[str, Path], work: Any, *given: Any) -> Any:
 
 
 def test_pictures_are_decoded_on_the_node_once_and_are_those_of_the_driver(
-    nodes: tuple[str, Path], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: tuple[str, Path], files: DriverFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
-    here = ray.get(base.pictures).decode()
+    here = ray.get(files.pictures).decode()
 
-    def look(pixels: Path, base: Base) -> tuple[Path, list[bytes]]:
-        found = pixels_on_this_node(pixels, base)
+    def look(pixels: Path, files: DriverFiles) -> tuple[Path, list[bytes]]:
+        found = files.pixels(pixels)
         return found.folder, [found.picture(row).tobytes() for row in range(ROWS)]
 
-    folder, pictures = on(nodes, look, here.folder, base)
+    folder, pictures = on(nodes, look, here.folder, files)
     assert folder.parent == nodes[1] / "pixels"
     assert folder.name == here.folder.name
     assert pictures == [here.picture(row).tobytes() for row in range(ROWS)]
     index = folder / "index.npz"
     before = index.stat().st_mtime_ns
-    on(nodes, look, here.folder, base)
+    on(nodes, look, here.folder, files)
     assert index.stat().st_mtime_ns == before, "not decoded again"
 
 
 def test_weights_travel_from_the_driver_piece_by_piece(
-    nodes: tuple[str, Path], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: tuple[str, Path], files: DriverFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, content = tmp_path / "a.safetensors", np.random.default_rng(0).bytes(1000)
     file.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
 
-    def fetch(file: Path, digest: str, base: Base) -> tuple[Path, bytes]:
+    def fetch(file: Path, digest: str, files: DriverFiles) -> tuple[Path, bytes]:
         node._PIECE = 300
-        found = weights_on_this_node(file, digest, base)
+        found = files.weights(file, digest)
         return found, found.read_bytes()
 
-    path, arrived = on(nodes, fetch, file, digest, base)
+    path, arrived = on(nodes, fetch, file, digest, files)
     assert path.is_relative_to(nodes[1] / "weights")
     assert arrived == content
     file.unlink()
-    assert on(nodes, fetch, file, digest, base) == (path, content), "it is there by now"
+    assert on(nodes, fetch, file, digest, files) == (path, content), "it is there by now"
 
 
-def test_weights_that_do_not_arrive_whole_are_refused(nodes: tuple[str, Path], base: Base, tmp_path: Path) -> None:
+def test_weights_that_do_not_arrive_whole_are_refused(
+    nodes: tuple[str, Path], files: DriverFiles, tmp_path: Path
+) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"other")
 
-    def fetch(file: Path, base: Base) -> None:
-        weights_on_this_node(file, "0" * 64, base)
+    def fetch(file: Path, files: DriverFiles) -> None:
+        files.weights(file, "0" * 64)
 
     with pytest.raises(ValueError, match="did not arrive whole"):
-        on(nodes, fetch, file, base)
+        on(nodes, fetch, file, files)
     assert not list((nodes[1] / "weights").glob("0*/*"))
 
 
-def test_the_drivers_node_uses_its_own_files(nodes: tuple[str, Path], base: Base, tmp_path: Path) -> None:
-    assert weights_on_this_node(tmp_path / "a", "0" * 64, base) == tmp_path / "a"
-    assert weights_on_this_node(tmp_path / "a", "0" * 64, None) == tmp_path / "a"
+def test_the_drivers_node_uses_its_own_files(nodes: tuple[str, Path], files: DriverFiles, tmp_path: Path) -> None:
+    assert files.weights(tmp_path / "a", "0" * 64) == tmp_path / "a"
 
 
 def test_a_study_at_a_uri_has_a_folder_on_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
-    order = WorkerSpec(
-        study=Path("study"), holder="", pixels=Path("pixels"), seed=0, weights=(), device="cpu", threads=1
-    )
-    assert depot_of(order).paths.root == Path("study")
-    far = depot_of(replace(order, uri="s3://bucket/study"))
+    assert depot_of(SPEC).paths.root == Path("study")
+    far = depot_of(replace(SPEC, uri="s3://bucket/study"))
     assert far.paths.root.is_relative_to(tmp_path)
-    assert far.paths.root != depot_of(replace(order, uri="s3://bucket/other")).paths.root
+    assert far.paths.root != depot_of(replace(SPEC, uri="s3://bucket/other")).paths.root

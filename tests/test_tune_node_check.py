@@ -47,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def order(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
+def spec(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
     folder = tmp_path_factory.mktemp("nodes")
     file = folder / "test_vit.safetensors"
     file.write_bytes(b"weights")
@@ -63,10 +63,10 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
 
 
 @pytest.fixture(scope="module")
-def reports(cluster: Cluster, order: WorkerSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[NodeReport, ...]:
+def reports(cluster: Cluster, spec: WorkerSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[NodeReport, ...]:
     data = tmp_path_factory.mktemp("data")
     (data / "cat").mkdir()
-    return check_nodes(order, str(data))
+    return check_nodes(spec, str(data))
 
 
 def of_tier(reports: tuple[NodeReport, ...], tier: str) -> NodeReport:
@@ -100,8 +100,8 @@ def test_a_node_that_was_started_with_one_thread_is_told(reports: tuple[NodeRepo
     assert light.problems == (f"was started with OMP_NUM_THREADS=1, and a worker has {CPUS} threads",)
 
 
-def test_a_study_at_a_uri_takes_what_every_node_writes(cluster: Cluster, order: WorkerSpec, tmp_path: Path) -> None:
-    told = of_tier(check_nodes(replace(order, uri=(tmp_path / "far").as_uri()), None), "head")
+def test_a_study_at_a_uri_takes_what_every_node_writes(cluster: Cluster, spec: WorkerSpec, tmp_path: Path) -> None:
+    told = of_tier(check_nodes(replace(spec, uri=(tmp_path / "far").as_uri()), None), "head")
     assert "study shared" in told.seen
     assert list((tmp_path / "far").iterdir()) == []
 
@@ -131,8 +131,8 @@ def test_a_clock_that_is_far_off_is_told(cluster: Cluster) -> None:
         assert found.problems == expected
 
 
-def test_the_study_is_left_as_it_was(reports: tuple[NodeReport, ...], order: WorkerSpec) -> None:
-    assert list(order.study.iterdir()) == []
+def test_the_study_is_left_as_it_was(reports: tuple[NodeReport, ...], spec: WorkerSpec) -> None:
+    assert list(spec.study.iterdir()) == []
 
 
 NODE = "a" * 56

@@ -1,13 +1,17 @@
+import math
 from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
 
-from spine_ray.sampling.sampler import Outcome, Queue, SearchDomain, Suggester, suggest
+from spine_ray.sampling.queue import Outcome, QueuedTrial, SearchDomain, Suggester, TrialQueue
+from spine_ray.sampling.sampler import suggest
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import TierSpace
 from spine_ray.tune.searcher import TierSearcher
+from spine_ray.workers.trial_steps import EpochReport, StepReport, TrialRequest
+from tests.support.tier_plans import epoch_done, trial_started
 
 TIER = TierSpace(name="light", backbones=("test_resnet", "test_vit"), resolutions=(32,), trials=2)
 PAIRS = frozenset((backbone, 32) for backbone in TIER.backbones)
@@ -19,50 +23,63 @@ def suggester() -> Suggester:
     return Suggester(where, list(STARTS), {}, TIER.trials, lambda _: None, lambda _: 1.0, suggest)
 
 
+def request(queued: QueuedTrial) -> TrialRequest:
+    started = trial_started(TIER, queued.config, folds=2)
+    return TrialRequest(started=started, is_control=queued.is_control, report_from=1, hang_timeout=60.0)
+
+
 def searcher(source: Suggester, control: TrialConfig | None = None) -> TierSearcher:
-    return TierSearcher(Queue(source, control), lambda each: {"trial_id": each.trial_id}, workers=2)
+    return TierSearcher(TrialQueue(source, control), request, workers=2)
 
 
-def handed(given: TierSearcher, times: int) -> list[Any]:
-    return [given.suggest(f"ray{number}") for number in range(times)]
+def suggested(search: TierSearcher, times: int) -> list[Any]:
+    return [search.suggest(f"ray{number}") for number in range(times)]
+
+
+def result(step: int, log_loss: float, *, is_last: bool) -> dict[str, Any]:
+    """What Ray Tune keeps of a trial's last step."""
+    epoch = epoch_done(STARTS[0], step=step, fold=0, epoch=1, log_loss=log_loss)
+    return {"report": StepReport(done=EpochReport(epoch, is_last, is_known=False))}
 
 
 def test_the_searcher_hands_out_configurations_each_to_a_free_worker_and_says_when_it_is_over() -> None:
-    found = handed(searcher(suggester()), 3)
-    assert [each["trial_id"] for each in found[:2]] == [config.trial_id for config in STARTS]
+    found = suggested(searcher(suggester()), 3)
+    assert [each["request"].started.config for each in found[:2]] == list(STARTS)
     assert [each["worker"] for each in found[:2]] == [0, 1]
     assert found[2] == Searcher.FINISHED
 
 
 @pytest.mark.parametrize(
-    ("result", "error", "expected"),
+    ("last", "error", "expected"),
     [
-        ({"is_last": True, "step": 8, "log_loss": 0.5}, False, ("completed", 8, 0.5)),
-        ({"is_last": False, "step": 2, "log_loss": 0.9}, False, ("stopped", 2, 0.9)),
-        ({"is_last": False, "step": 2, "log_loss": 0.9}, True, ("failed", 0, None)),
+        (result(8, 0.5, is_last=True), False, ("completed", 8, 0.5)),
+        (result(2, 0.9, is_last=False), False, ("stopped", 2, 0.9)),
+        (result(2, math.nan, is_last=False), False, ("failed", 2, math.nan)),
+        (result(2, 0.9, is_last=False), True, ("failed", 0, None)),
+        ({"report": StepReport(failure="RuntimeError: no")}, False, ("failed", 0, None)),
         ({}, False, ("failed", 0, None)),
         (None, True, ("failed", 0, None)),
     ],
 )
 def test_the_suggester_is_told_how_a_trial_ended(
-    result: dict[str, Any] | None, error: bool, expected: tuple[str, int, float | None]
+    last: dict[str, Any] | None, error: bool, expected: tuple[str, int, float | None]
 ) -> None:
     source = suggester()
-    given = searcher(source)
-    trial_id = handed(given, 1)[0]["trial_id"]
-    given.on_trial_complete("ray0", result, error)
+    search = searcher(source)
+    trial_id = suggested(search, 1)[0]["request"].trial_id
+    search.on_trial_complete("ray0", last, error)
     outcome = source.outcomes[trial_id]
-    assert (outcome.state, outcome.step, outcome.log_loss) == expected
+    assert (outcome.state, outcome.step, outcome.log_loss) == pytest.approx(expected, nan_ok=True)
 
 
 def test_of_the_control_nobody_is_told() -> None:
     source = suggester()
-    given = searcher(source, STARTS[0])
-    found = handed(given, 4)
-    assert [each["is_control"] for each in found[:3]] == [False, False, True]
-    told = dict(source.outcomes)
-    given.on_trial_complete("ray2", {"is_last": True, "step": 4, "log_loss": 1.1})
-    assert source.outcomes == told
+    search = searcher(source, STARTS[0])
+    found = suggested(search, 4)
+    assert [each["request"].is_control for each in found[:3]] == [False, False, True]
+    outcomes = dict(source.outcomes)
+    search.on_trial_complete("ray2", result(4, 1.1, is_last=True))
+    assert source.outcomes == outcomes
     assert source.outcomes[STARTS[0].trial_id] == Outcome(STARTS[0], "running")
 
 

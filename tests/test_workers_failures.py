@@ -3,7 +3,8 @@ import pickle
 import pytest
 import ray
 
-from spine_ray.workers.failures import RETRIES, Attempts, FailureKind, WorkFailedError, failure_of, reason_of
+from spine_ray.tune.ray_errors import failure_of
+from spine_ray.workers.failures import RETRIES, Attempts, FailureKind, WorkFailedError, reason_of
 
 
 def wrapped(error: Exception) -> BaseException:

@@ -53,7 +53,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         budget_s=parse_duration(budget) if budget is not None else None,
         weights=weights,
         seed=given.seed,
-        workers=None if given.workers is None else WorkerRequest.parse(given.workers, "--workers"),
+        workers=None if given.workers is None else _workers(given.workers),
         address=given.address,
         tracking=None if given.tracking is None else check_uri(given.tracking),
         open_test=given.open_test,
@@ -65,6 +65,10 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         began=began,
         command=command,
     )
+
+
+def _workers(text: str) -> WorkerRequest:
+    return WorkerRequest(0) if text == "0" else WorkerRequest.parse(text, "--workers")
 
 
 def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:

@@ -20,13 +20,11 @@ class WorkerRequest:
 
     @classmethod
     def parse(cls, text: str, option: str) -> "WorkerRequest":
-        """Read a value such as `8xGPU`, `16xCPU`, `4` or `0`.
+        """Read a value such as `8xGPU`, `16xCPU` or `4`; of at least one worker.
 
         Raises:
             ValueError: If it is something else.
         """
-        if text == "0":
-            return cls(0)
         found = _PATTERN.fullmatch(text)
         if found is None:
             raise ValueError(f"{option} takes a number, or one with a kind, such as 4, 8xGPU or 16xCPU, not {text!r}")

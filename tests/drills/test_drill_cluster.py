@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ray.cluster_utils import Cluster
-from test_search import run, write_pictures
-from test_search_afar import bring_home
 
 from spine_ray.climb.afar import folder_for
 from spine_ray.study.events import EpochDone, TrialEnded, TrialResumed
@@ -23,7 +21,8 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.remote import Mirror, Remote
 from spine_ray.study.tables import read_samples
 from spine_ray.study.trials import trials_from_events
-from tests.object_store import ObjectStore
+from tests.support.object_store import ObjectStore, bring_home
+from tests.support.tiny_search import run, write_pictures
 
 SPACE = """
 folds: 2

@@ -10,7 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from test_deaths import (
+
+from spine_ray.study.ledger import read_ledger
+from spine_ray.study.paths import StudyPaths
+from spine_ray.study.trials import Trial, trials_from_events
+from tests.support.deaths import (
     SPACE,
     WORDS,
     check_that_they_are_one,
@@ -20,11 +24,7 @@ from test_deaths import (
     outlived,
     two_studies,
 )
-from test_search import run, write_pictures
-
-from spine_ray.study.ledger import read_ledger
-from spine_ray.study.paths import StudyPaths
-from spine_ray.study.trials import Trial, trials_from_events
+from tests.support.tiny_search import run, write_pictures
 
 DEATHS = 20
 KILL_EVERY_S = 30.0

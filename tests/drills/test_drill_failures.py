@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_search import write_pictures
 
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.trials import trials_from_events
+from tests.support.tiny_search import write_pictures
 
 SPACE = """
 folds: 2

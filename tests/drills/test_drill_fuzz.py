@@ -1,7 +1,8 @@
 """A hundred thousand inputs that nobody has seen before: other ones at every run."""
 
 import pytest
-from fuzzing import DATA_TARGETS, NAMES, Target, hunt, study_targets
+
+from tests.support.fuzzing import DATA_TARGETS, NAMES, Target, hunt, study_targets
 
 CASES = 5_000
 """Of a target, before its share."""

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import MlflowServer, SlowProxy
-from tracked import differences
 
 from spine_ray.study.events import EpochDone
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.track.mlflow_log import deliver
+from tests.support.mlflow_server import MlflowServer, SlowProxy
+from tests.support.tracked import differences
 
 pytestmark = pytest.mark.timeout(1500)
 SHARE = 0.01

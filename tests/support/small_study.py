@@ -25,6 +25,7 @@ from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, write_re
 from spine_ray.study.tables import Cost, read_samples, write_costs, write_samples
 from spine_ray.study.trials import trials_from_events
 from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.trial_steps import TrialRequest
 from spine_ray.workers.worker import TrainWorker
 
 ROWS = 240
@@ -50,12 +51,12 @@ def make_study(folder: Path, configs: list[TrialConfig]) -> dict[str, Any]:
     pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
     worker = TrainWorker()
     with held(paths) as hold:
-        order = WorkerSpec(
+        spec = WorkerSpec(
             study=paths.root, holder=hold.token, pixels=pixels.folder, seed=0, weights=(), device="cpu", threads=1
         )
         for config in configs:
-            _train(worker, order, config, paths, samples.version)
-            worker.refit(order, config)
+            _train(worker, spec, config, paths, samples.version)
+            worker.refit(spec, config)
     write_costs(paths, [_cost(config, number) for number, config in enumerate(configs)])
     trials = trials_from_events(read_ledger(paths.ledger))
     evidence = gather(paths, samples, trials)
@@ -63,7 +64,7 @@ def make_study(folder: Path, configs: list[TrialConfig]) -> dict[str, Any]:
     pinned = Wishes(pinned=tuple(config.trial_id for config in configs))
     choice = make_choice(evidence, costs, pinned, Limits(max_members=len(configs)), Judge(), 0)
     rows = samples.test
-    logits = np.stack([worker.score(order, trial.config, rows) for trial in choice.members])
+    logits = np.stack([worker.score(spec, trial.config, rows) for trial in choice.members])
     log_probs, truth = pooled_log_probs(choice.ensemble, logits), samples.labels[rows]
     test = {"artefact": "ensemble", "rows": len(rows)}
     test |= {"log_loss": log_loss(log_probs, truth), "accuracy": accuracy(log_probs, truth)}
@@ -86,7 +87,7 @@ def _write_pictures(folder: Path) -> Any:
     return open_source(str(folder))
 
 
-def _train(worker: TrainWorker, order: WorkerSpec, config: TrialConfig, paths: StudyPaths, version: str) -> None:
+def _train(worker: TrainWorker, spec: WorkerSpec, config: TrialConfig, paths: StudyPaths, version: str) -> None:
     known = facts(config.backbone, config.resolution, 10)
     started = TrialStarted(
         trial_id=config.trial_id, tier="light", config=config, family=family_of(config.backbone), is_start=True,
@@ -94,15 +95,15 @@ def _train(worker: TrainWorker, order: WorkerSpec, config: TrialConfig, paths: S
         licence="unknown", data_version=version, time=0.0,
     )  # fmt: skip
     append_event(paths.ledger, started)
-    given = {"trial": config.to_dict(), "trial_id": config.trial_id, "is_control": False}
-    worker.begin(order, given)
-    while not (epoch := worker.next_epoch(order, given))["is_last"]:
+    request = TrialRequest(started=started, is_control=False, report_from=1, hang_timeout=60.0)
+    worker.begin(spec, request)
+    while not (report := worker.next_epoch(spec, request)).is_last:
         pass
     append_event(
         paths.ledger,
         TrialEnded(
-            trial_id=config.trial_id, status="completed", reason="", step=epoch["step"], log_loss=epoch["log_loss"],
-            accuracy=epoch["accuracy"], seconds=1.0, time=1.0,
+            trial_id=config.trial_id, status="completed", reason="", step=report.epoch.step,
+            log_loss=report.epoch.log_loss, accuracy=report.epoch.accuracy, seconds=1.0, time=1.0,
         ),
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from spine_ray.sampling.sampler import SearchDomain
+from spine_ray.sampling.queue import SearchDomain
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
@@ -18,7 +18,7 @@ def tier_plan(tier: TierSpace, weights: str, folds: int, **changes: Any) -> Tier
         "starts": start_configs(tier, weights), "first": (), "known": (), "most_trials": tier.trials, "folds": folds,
         "reduction": 3, "control": None, "deadline": None, "admit": lambda config, now: None,
         "describe": lambda config, is_start: trial_started(tier, config, folds, is_start=is_start),
-        "effort": lambda config: 1.0, "patience": lambda config: 120.0,
+        "effort": lambda config: 1.0, "hang_timeout": lambda config: 120.0,
     }  # fmt: skip
     return TierPlan(**{**values, **changes})
 

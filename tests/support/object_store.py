@@ -6,10 +6,13 @@ import threading
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+
+from spine_ray.study.remote import Mirror, Remote
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,9 @@ class ObjectStore:
         self.requests.append(Asked(environment["REQUEST_METHOD"], environment["PATH_INFO"]))
         answer: Iterable[bytes] = self._app(environment, start)
         return answer
+
+
+def bring_home(uri: str, folder: Path) -> Path:
+    """Fetch a study at a URI into a folder."""
+    Mirror(Remote.at(uri), folder).fetch()
+    return folder
