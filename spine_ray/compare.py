@@ -16,7 +16,7 @@ from spine_ray.study.paths import CannotWriteError, StudyPaths
 from spine_ray.study.record import read_record
 from spine_ray.study.survey import opened_to_change, survey
 from spine_ray.study.tracking import Tracking, keep_tracking, read_tracking
-from spine_ray.track.mlflow_log import check_uri, deliver, sqlite_uri
+from spine_ray.track.mlflow_log import check_uri, deliver, has_mlflow, sqlite_uri
 from spine_ray.track.serve import address_at, check_port, is_server, serve
 
 
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server ends with this process
     try:
         read_record(paths.root)  # there has to be one
+        if not has_mlflow():
+            raise ValueError("the comparison is MLflow's, which is not installed: pip install mlflow")
         uri, tracking = _up_to_date(paths, given.tracking, given.port)
         if is_server(uri):
             console.print(f"compare at {address_at(uri, tracking.study_id)}", markup=False)

@@ -14,19 +14,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Imported here, so that --help and wrong words are answered without waiting for torch.
-    from spine_ray.climb.export import check_model_name, export_study, register_model
+    from spine_ray.climb.export import check_registration, export_study, register_model
     from spine_ray.show.predicted import cascade_line, exported_lines
 
     try:
         if given.register is not None:
-            check_model_name(given.register)
+            check_registration(given.register)
         done = export_study(given.study, given.out, with_onnx=given.onnx)
         model = given.register and register_model(given.study, given.out / "mlflow", given.register)
     except (ValueError, OSError) as error:
         fail(error)
         return 2
     files = [(file.trial_id, file.path is not None, file.told) for file in done.onnx]
-    for line in exported_lines(given.out, len(done.artefact.members), done.megabytes, files):
+    for line in exported_lines(given.out, len(done.artefact.members), done.megabytes, files, has_model=done.has_model):
         say(line)
     if model:
         say(f"  registered as {model} where the study is tracked, with the ensemble's run")

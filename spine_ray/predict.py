@@ -1,5 +1,6 @@
 """`python -m spine_ray.predict`: what the ensemble of a study or a bundle says of new pictures, one row an image."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -68,7 +69,13 @@ def _opened(root: Path, *, plans_cascade: bool) -> "tuple[Artefact, Tensors]":
 
 
 def _on_cluster(address: str) -> "Go":
-    """Return what predicts on a cluster; only that needs ray."""
+    """Return what predicts on a cluster; only that needs ray.
+
+    Raises:
+        ValueError: If Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError(f"--address {address}: Ray is not installed; pip install 'ray[tune]'")
     # Else ray's core warns of how Ray Data's own actors are given what they need.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from spine_ray.tune.predicting import predicting_on

@@ -155,3 +155,20 @@ def test_a_name_that_means_something_to_mlflow_is_refused_before_anything_is_wri
     assert main([str(shipped_study.root), "--out", str(tmp_path / "out"), "--register", name]) == 2
     assert "--register takes a name" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.timeout(120)
+def test_without_mlflow_the_bundle_is_whole(exported, shipped_study, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("spine_ray.climb.export.has_mlflow", lambda: False)
+    out = tmp_path / "out"
+    assert main([str(shipped_study.root), "--out", str(out)]) == 0
+    assert "  no MLflow model: MLflow is not installed\n" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"SHA256SUMS", "bundle.json", "weights"}
+    assert (out / "SHA256SUMS").read_bytes() == (exported / "SHA256SUMS").read_bytes()
+
+
+def test_without_mlflow_nothing_is_registered_and_nothing_written(shipped_study, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("spine_ray.climb.export.has_mlflow", lambda: False)
+    assert main([str(shipped_study.root), "--out", str(tmp_path / "out"), "--register", "digits"]) == 2
+    assert capsys.readouterr().err == "error: --register: MLflow is not installed; pip install mlflow\n"
+    assert not (tmp_path / "out").exists()

@@ -46,7 +46,11 @@ def test_a_temperature_that_helps_nobody_says_so() -> None:
 
 
 def test_what_was_exported_comes_with_the_next_commands() -> None:
-    lines = exported_lines(Path("out"), 1, 12.34, [("a", True, "as torch says"), ("b", False, "no such operator")])
+    files = [("a", True, "as torch says"), ("b", False, "no such operator")]
+    lines = exported_lines(Path("out"), 1, 12.34, files, has_model=True)
     assert lines[0] == "out: 1 member, 12.3 MB; SHA256SUMS has the hashes of bundle.json and weights/"
     assert "mlflow models serve --model-uri out/mlflow" in lines[2]
     assert lines[3:] == ["  onnx: a: as torch says", "  no onnx: b: no such operator"]
+    assert exported_lines(Path("out"), 1, 12.34, [], has_model=False)[2:] == [
+        "  no MLflow model: MLflow is not installed"
+    ]

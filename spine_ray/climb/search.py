@@ -21,7 +21,7 @@ from spine_ray.climb.runner import StudyRunner
 from spine_ray.climb.ship import ship
 from spine_ray.climb.story import page_of
 from spine_ray.climb.tiers import Climb
-from spine_ray.climb.tracking import EventTracker, open_tracker
+from spine_ray.climb.tracking import EventTracker, check_tracking, open_tracker
 from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
 from spine_ray.core.memory import device_here
@@ -115,6 +115,7 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
     """Look at the data, open or begin the study, decode the pictures, start the workers."""
     budget = Budget(began=request.began, seconds=request.budget_s)
     check_pool(request)
+    check_tracking(request)
     cache_budget()  # refused before anything is written, too
     paths = StudyPaths(request.study)
     with held_afar(request.uri, request.study, progress.say) as afar, opened_to_change(paths) as opened:

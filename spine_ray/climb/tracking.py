@@ -1,7 +1,6 @@
 """Tracking of a search in MLflow, or none where MLflow is not installed."""
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -11,7 +10,7 @@ from spine_ray.study.events import Event
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tracking import keep_tracking
-from spine_ray.track.mlflow_log import Tracker, public_uri, sqlite_uri
+from spine_ray.track.mlflow_log import Tracker, has_mlflow, public_uri, sqlite_uri
 
 _INTERRUPTED_S = 2.0
 """How long MLflow is waited for when the search is interrupted, s."""
@@ -43,16 +42,20 @@ class NoTracker:
         """Do nothing."""
 
 
-@contextlib.contextmanager
-def open_tracker(request: SearchRequest, progress: Progress) -> Iterator[EventTracker]:
-    """Yield what tracks the search; what it has not delivered by the end of the block `compare` delivers.
+def check_tracking(request: SearchRequest) -> None:
+    """Refuse a tracking server where MLflow is not installed, before anything is written.
 
     Raises:
-        ValueError: If a tracking server was asked for and MLflow is not installed.
+        ValueError: If one was asked for.
     """
-    if importlib.util.find_spec("mlflow") is None:
-        if request.tracking is not None:
-            raise ValueError(f"--tracking {public_uri(request.tracking)}: MLflow is not installed; pip install mlflow")
+    if request.tracking is not None and not has_mlflow():
+        raise ValueError(f"--tracking {public_uri(request.tracking)}: MLflow is not installed; pip install mlflow")
+
+
+@contextlib.contextmanager
+def open_tracker(request: SearchRequest, progress: Progress) -> Iterator[EventTracker]:
+    """Yield what tracks the search; what it has not delivered by the end of the block `compare` delivers."""
+    if not has_mlflow():
         progress.say("tracking is off: MLflow is not installed")
         yield NoTracker()
         return

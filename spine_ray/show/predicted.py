@@ -52,7 +52,9 @@ def refitted_line(refitted: Refitted, out: Path) -> str:
     return told if refitted.after < refitted.before else f"{told}: no better, so these labels do not ask for it"
 
 
-def exported_lines(out: Path, members: int, megabytes: float, onnx: Sequence[tuple[str, bool, str]]) -> list[str]:
+def exported_lines(
+    out: Path, members: int, megabytes: float, onnx: Sequence[tuple[str, bool, str]], *, has_model: bool
+) -> list[str]:
     """Say what was written and how it is used.
 
     Args:
@@ -60,11 +62,13 @@ def exported_lines(out: Path, members: int, megabytes: float, onnx: Sequence[tup
         members: How many there are in it.
         megabytes: How large it is.
         onnx: By member: trial id, whether there is a file, and what is to be told of it.
+        has_model: Whether the MLflow model could be made.
     """
+    served = f"mlflow models serve --model-uri {out / 'mlflow'} --env-manager local"
     counted = "1 member" if members == 1 else f"{members} members"
     lines = [
         f"{out}: {counted}, {megabytes:.1f} MB; SHA256SUMS has the hashes of bundle.json and weights/",
         f"  python -m spine_ray.predict {out} --images FOLDER --out predictions.csv",
-        f"  mlflow models serve --model-uri {out / 'mlflow'} --env-manager local",
+        f"  {served if has_model else 'no MLflow model: MLflow is not installed'}",
     ]
     return lines + [f"  {'onnx' if there else 'no onnx'}: {trial_id}: {told}" for trial_id, there, told in onnx]

@@ -1,5 +1,6 @@
 """The driver's tracker: one thread that makes MLflow say what the ledger says. Never in the way, never in a hurry."""
 
+import importlib.util
 import logging
 import threading
 import time
@@ -206,6 +207,11 @@ def store_files(runs: StudyRuns, paths: StudyPaths) -> None:
             _log.warning("the run of %s gets no confusion matrix: %s", trial.trial_id, error)
             files = {}
         runs.store_files(files, trial)
+
+
+def has_mlflow() -> bool:
+    """Say whether MLflow is installed; all but the comparison does without it."""
+    return importlib.util.find_spec("mlflow") is not None
 
 
 def check_uri(uri: str) -> str:

@@ -4,8 +4,6 @@ import base64
 import contextlib
 import json
 import os
-import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 
 from spine_ray.export import main
+from tests.support.fresh_environment import FreshEnvironment
 
 ROOT = Path(__file__).parents[3]
 NEEDED = ("torch", "timm", "numpy", "pillow", "safetensors")
@@ -33,22 +32,15 @@ def exported(shipped_study, tmp_path_factory):
 
 @pytest.mark.timeout(1500)
 def test_a_fresh_environment_with_five_packages_predicts(exported, shipped_study, tmp_path) -> None:
-    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    lock = (ROOT / "requirements.lock").read_text()
-    pins = [re.search(rf"^{name}==\S+", lock, re.MULTILINE)[0] for name in NEEDED]
-    (tmp_path / "lock.txt").write_text(lock)
-    subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(tmp_path / "venv")], check=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    install = [uv, "pip", "install", "-q", "--python", str(python), "--constraint", str(tmp_path / "lock.txt"), *pins]
-    subprocess.run(install, check=True, timeout=1200)
+    environment = FreshEnvironment(tmp_path)
+    environment.install(*NEEDED)
     out = tmp_path / "found.csv"
-    command = [str(python), "-m", "spine_ray.predict", str(exported), "--images", str(shipped_study.pictures)]
+    command = ["-m", "spine_ray.predict", str(exported), "--images", str(shipped_study.pictures)]
     command += ["--labels", str(shipped_study.labels), "--out", str(out)]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = environment.run("python", *command, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     check = "import importlib.util as u; print([n for n in ('ray', 'mlflow', 'pyarrow', 'rich') if u.find_spec(n)])"
-    assert subprocess.run([str(python), "-c", check], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert environment.run("python", "-c", check, cwd=tmp_path).stdout == "[]\n"
     lines = [line.split(",") for line in out.read_text().splitlines()]
     rows = {line[0]: [float(cell) for cell in line[5:15]] for line in lines[1:]}
     probs = np.array([rows[name] for name in shipped_study.names])
