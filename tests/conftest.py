@@ -178,17 +178,14 @@ def tiny_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def one_ray_worker() -> Iterator[RayPool]:
-    """Start Ray with one core and one worker on it: two of two threads would spin on each other's cores."""
-    import ray
+    """Start Ray with one worker on the one core that there is here, for all tests of its xdist group `ray`."""
+    from spine_ray.tune.ray_pool import ray_pool
+    from spine_ray.workers.request import WorkerRequest
 
-    from spine_ray.tune.ray_pool import RayPool
-    from spine_ray.workers.layout import PoolLayout
-
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield RayPool(PoolLayout(count=1, cpus=1, gpus=0.0), print, has_other_nodes=False)
-    ray.shutdown()
+    with ray_pool(None, WorkerRequest(1)) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,14 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tracking import keep_tracking
 from spine_ray.track.mlflow_log import deliver, sqlite_uri
 from spine_ray.track.serve import serve
-from spine_ray.tune.ray_pool import ray_pool
-from spine_ray.workers.request import WorkerRequest
 from tests.support.tracked import started, whole_trial
 
 LOCAL = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print('joined')"
-pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets"),
+]
 
 
 def descendants() -> set[int]:
@@ -85,15 +86,14 @@ def test_the_mlflow_ui_listens_on_this_machine_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(180)
-def test_no_dashboard_of_rays_listens_and_nobody_joins_without_the_token(tmp_path):
-    with ray_pool(None, WorkerRequest(1)):
-        pages = [(command, host) for command, host, _ in listening() if "dashboard/dashboard.py" in command]
-        assert {host for _, host in pages} <= LOCAL
-        with pytest.raises(OSError, match="refused"):
-            socket.create_connection((ray.util.get_node_ip_address(), 8265), timeout=5).close()
-        address = ray.get_runtime_context().gcs_address
-        stranger = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
-        command = [sys.executable, "-c", JOIN, address]
-        joined = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=100, check=False)
-        assert "joined" not in joined.stdout
-        assert "AuthenticationError" in joined.stderr
+def test_no_dashboard_of_rays_listens_and_nobody_joins_without_the_token(tmp_path, one_ray_worker):
+    pages = [(command, host) for command, host, _ in listening() if "dashboard/dashboard.py" in command]
+    assert {host for _, host in pages} <= LOCAL
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((ray.util.get_node_ip_address(), 8265), timeout=5).close()
+    address = ray.get_runtime_context().gcs_address
+    stranger = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", JOIN, address]
+    joined = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=100, check=False)
+    assert "joined" not in joined.stdout
+    assert "AuthenticationError" in joined.stderr

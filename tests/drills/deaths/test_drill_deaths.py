@@ -32,10 +32,10 @@ KILL_EVERY_S = 30.0
 
 @pytest.mark.timeout(3600)
 def test_twenty_deaths_of_the_driver_change_nothing(tmp_path: Path) -> None:
-    story, luck = two_studies(tmp_path, trials=6, epochs=12), random.Random(1)
+    story, luck = two_studies(tmp_path, workers="1", trials=6, epochs=12), random.Random(1)
     while len(story.deaths) < DEATHS:
         assert live_and_die(story, (signal.SIGKILL,), luck), f"it was over after {len(story.deaths)} deaths"
-    story.last = run(tmp_path, *WORDS, "--study", "killed", "--resume")
+    story.last = run(tmp_path, *WORDS, "--workers", "1", "--study", "killed", "--resume")
     assert story.last.returncode == 0, story.last.stdout + story.last.stderr
     check_that_they_are_one(story)
     assert outlived(story.deaths, 120.0) == []
@@ -99,7 +99,7 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(tmp_path: Path, monk
         "sys.exit(spine_ray.search.main())"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", code, *WORDS, "--study", "hung"]
+    command = [sys.executable, "-c", code, *WORDS, "--workers", "1", "--study", "hung"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     while StudyPaths(tmp_path / "hung").ledger.exists() is False or not any(
         trial.epochs for trial in trials_of(tmp_path / "hung")
