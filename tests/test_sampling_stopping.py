@@ -32,7 +32,7 @@ def why(
     return judge.why_stop(started, epoch_done(config, step=step, fold=fold, epoch=step, log_loss=loss))
 
 
-@pytest.mark.parametrize("deadline", [None, FUTURE])
+@pytest.mark.parametrize("deadline", [None, FUTURE], ids=["no deadline", "a later deadline"])
 def test_losers_are_stopped_with_the_reason_of_the_rungs(rungs: Rungs, deadline: float | None) -> None:
     found = rule(rungs, deadline)
     assert why(found, A, 2, 0.9) is None

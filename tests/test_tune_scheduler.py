@@ -42,7 +42,7 @@ def asha(rungs: Rungs, deadline: float | None) -> ExactAsha:
     return ExactAsha(StoppingRule(rungs, deadline, time.time))
 
 
-@pytest.mark.parametrize("deadline", [None, FUTURE])
+@pytest.mark.parametrize("deadline", [None, FUTURE], ids=["no deadline", "a later deadline"])
 def test_losers_are_stopped_with_the_reason_of_the_rule(rungs: Rungs, deadline: float | None) -> None:
     scheduler = asha(rungs, deadline)
     assert answer(scheduler, ray_trial(A), 2, 0.9) == CONTINUE
