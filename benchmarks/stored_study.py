@@ -30,7 +30,7 @@ from spine_ray.space.config import TrialConfig, freeze_class
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted, event_to_dict
 from spine_ray.study.oof import write_oof
-from spine_ray.study.paths import StudyPaths, read_json, replace_text
+from spine_ray.study.paths import StudyPaths, copy_of, read_json, replace_text
 from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_samples, write_trials
 from spine_ray.study.trials import trials_from_events
@@ -91,7 +91,8 @@ def main() -> None:
 
 def timed_edits(paths: StudyPaths) -> dict[str, Any]:
     """Choose an ensemble where there is none, drop its first member, and return the seconds of both processes."""
-    paths.ensemble.unlink(missing_ok=True)
+    for answer in (paths.ensemble, copy_of(paths.ensemble)):
+        answer.unlink(missing_ok=True)
     choosing = seconds_of([str(paths.root)])
     members = [member["trial_id"] for member in read_json(paths.ensemble)["members"]]
     dropping = seconds_of([str(paths.root), "--drop", members[0]])

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SLOWNESS = 4.0
-"""How many times as long as on two free cores of its author a command may take."""
+SLOWNESS = 4.5
+"""A machine may be so much slower, by itself or because others use it, than one on which a command has a minute."""
 LIMIT_S = 60.0 * SLOWNESS
 
 
