@@ -11,10 +11,13 @@ import argparse
 import json
 import math
 import random
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.results import parse_words, print_result
+from benchmarks.stored_study import write_study
 from spine_ray.core.seeds import derive_seed
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.events import EpochDone
@@ -118,12 +121,18 @@ def _short(value: float) -> float:
 def main() -> None:
     """Keep the curves of studies."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__.split("\n")[0])
-    parser.add_argument("studies", nargs="+", type=Path, help="finished studies on one device")
-    parser.add_argument("--out", type=Path, default=KEPT)
-    given = parser.parse_args()
-    curves = gather(given.studies)
-    keep(curves, given.out)
-    print(f"{len(curves.curves)} completed trials, {len(curves.costs)} measured costs -> {given.out}")
+    parser.add_argument("studies", nargs="*", type=Path, help="finished on one device; with --quick, one is made up")
+    parser.add_argument("--out", type=Path, help=f"default: {KEPT.name} beside this module")
+    given = parse_words(parser, quick={}, needed=["studies"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.quick:
+            write_study(StudyPaths(folder), trials=6, dev_rows=100)
+        out = given.out or (folder / KEPT.name if given.quick else KEPT)
+        keep(gather(given.studies or [folder]), out)
+        kept = read_curves(out)
+    epochs = sum(len(curve.turns) for curve in kept.curves)
+    print_result({"completed_trials": len(kept.curves), "epochs": epochs, "costs": len(kept.costs), "file": str(out)})
 
 
 if __name__ == "__main__":

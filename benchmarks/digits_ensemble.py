@@ -9,13 +9,11 @@ A table goes to stderr, JSON to stdout.
 """
 
 import argparse
-import json
 import math
 import os
-import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -38,6 +36,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from benchmarks.results import parse_words, print_result, say
 from spine_ray.ensemble import select
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
@@ -94,19 +93,23 @@ def main() -> None:
     """Run every split and compare the recipes."""
     parser = argparse.ArgumentParser(description="Compare ensembles of scikit-learn models on noisy digits.")
     parser.add_argument("--splits", type=int, default=SPLITS)
-    splits = parser.parse_args().splits
+    parser.add_argument("--dev-rows", type=int, default=DEV_ROWS)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    given = parse_words(parser, quick={"splits": 2, "dev_rows": 120, "sides": [4]})
+    splits: int = given.splits
     if splits < 2:
         parser.error("a standard error needs at least 2 splits")
     warnings.simplefilter("ignore", ConvergenceWarning)  # an unfinished fit is a candidate like any other
     began, scores = time.perf_counter(), []
     for seed in range(splits):
-        scores.append(scored(drawn(seed)))
-        print(f"split {seed}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        scores.append(scored(drawn(seed, given.dev_rows, given.sides)))
+        say(f"split {seed}: {time.perf_counter() - began:.0f} s")
     rows = {recipe: compared(scores, recipe) for recipe in scores[0]}
-    print(table(rows), file=sys.stderr)
-    told = {"splits": splits, "dev_rows": DEV_ROWS, "noise": NOISE, "sides": SIDES, "learners": list(learners(0))}
+    say(table(rows))
+    told = {"splits": splits, "dev_rows": given.dev_rows, "noise": NOISE, "sides": given.sides}
     each = [{recipe: asdict(score) for recipe, score in of_split.items()} for of_split in scores]
-    print(json.dumps({**told, "seconds": time.perf_counter() - began, "recipes": rows, "by_split": each}, indent=1))
+    took = {"learners": list(learners(0)), "seconds": time.perf_counter() - began}
+    print_result({**told, **took, "recipes": rows, "by_split": each})
 
 
 def learners(seed: int) -> dict[str, Callable[[], Any]]:
@@ -123,17 +126,17 @@ def learners(seed: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def drawn(seed: int) -> Split:
+def drawn(seed: int, dev_rows: int, sides: Sequence[int]) -> Split:
     """Draw noise, rows and folds, and fit every learner at every resolution."""
     digits = load_digits()
     noisy = digits.images + np.random.default_rng(seed).normal(0.0, NOISE, digits.images.shape)
-    dev, test = train_test_split(np.arange(len(noisy)), train_size=DEV_ROWS, stratify=digits.target, random_state=seed)
+    dev, test = train_test_split(np.arange(len(noisy)), train_size=dev_rows, stratify=digits.target, random_state=seed)
     labels, folds = digits.target[dev].astype(np.int64), np.zeros(len(dev), np.int64)
     cut = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels)
     for fold, (_, held_out) in enumerate(cut):
         folds[held_out] = fold
     members = []
-    for side in SIDES:
+    for side in sides:
         pixels = resized(noisy, side)
         for name, make in learners(seed).items():
             oof = np.zeros((len(dev), 10))

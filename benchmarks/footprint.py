@@ -4,7 +4,6 @@ python -m benchmarks.footprint --pictures 20000
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.results import parse_words, print_result
 from benchmarks.textures import drawings, picture
 
 SIDE, CLASSES = 64, 10
@@ -31,6 +31,13 @@ tiers:
   light:
     backbone: [test_resnet, test_vit]
 """
+QUICK = (
+    f"weights={Path(__file__).parents[1] / 'search_spaces' / 'small_weights'}",
+    "tiers.light.backbone=[test_resnet]",
+    "trials=1",
+    "resolution=32",
+    "recipe.epochs=1",
+)
 PAUSE_S = 0.5
 _PRIVATE = ("Pss_Anon", "Pss_Shmem")
 """What is not a page of a file; shared pages are divided among those that share them."""
@@ -40,19 +47,25 @@ def main() -> None:
     """Draw the pictures, search, and print the peak as JSON."""
     parser = argparse.ArgumentParser(description="Measure the memory of a search.")
     parser.add_argument("--pictures", type=int, default=20_000)
-    given = parser.parse_args()
+    parser.add_argument("--workers", help="as the search takes it; default: the search's own")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as the search takes it")
+    given = parse_words(parser, quick={"pictures": 200, "workers": "2", "set": QUICK})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw(folder / "pictures", given.pictures)
         (folder / "footprint.yaml").write_text(SPACE)
         words = ["--space", str(folder / "footprint.yaml"), "--data", str(folder / "pictures")]
-        command = [sys.executable, "-m", "spine_ray.search", *words, "--study", str(folder / "study")]
+        words += ["--study", str(folder / "study"), "--set", "recipe.crop_area_min=0.8"]
+        words += [word for each in given.set for word in ("--set", each)]
+        words += ["--workers", given.workers] if given.workers else []
         began = time.perf_counter()
-        with subprocess.Popen([*command, "--set", "recipe.crop_area_min=0.8"], stdout=sys.stderr) as search:
+        with subprocess.Popen([sys.executable, "-m", "spine_ray.search", *words], stdout=sys.stderr) as search:
             peak = watch(search)
         seconds = time.perf_counter() - began
-    told = {"pictures": given.pictures, "exit": search.returncode, "seconds": round(seconds, 1)}
-    print(json.dumps({**told, "peak_mb": round(sum(peak.values())), "at_peak": dict(peak)}, indent=1))
+    if search.returncode:
+        sys.exit(f"the search ended with {search.returncode}")
+    told = {"pictures": given.pictures, "seconds": round(seconds, 1)}
+    print_result({**told, "peak_mb": round(sum(peak.values())), "at_peak": dict(peak)})
 
 
 def draw(folder: Path, pictures: int) -> None:

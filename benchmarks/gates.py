@@ -9,8 +9,9 @@ gate said is then held against the truth: the losses of the very trials it compa
 
 import argparse
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +22,9 @@ import numpy.typing as npt
 
 from benchmarks.grid import SPACE
 from benchmarks.grid_store import Grid, read_grid
+from benchmarks.grid_tiny import trained_tiny_grid
 from benchmarks.replay import Archive, Replay, fresh_rows, replay
+from benchmarks.results import parse_words, print_result, say
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ladder.evidence import Evidence
@@ -120,21 +123,34 @@ def summary(name: str, judged: Sequence[Judged]) -> dict[str, object]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Replay every grid that is named, and print a line for each of its plateau gates."""
+    """Replay every grid that is named, and print what is to be said of each of its plateau gates."""
     parser = argparse.ArgumentParser(description="Hold the gates' decisions against the truth.")
-    parser.add_argument("--grid", action="append", required=True, metavar="FOLDER[:SPACE]")
+    parser.add_argument("--grid", action="append", metavar="FOLDER[:SPACE]", help="with --quick: a tiny one is made")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--rows", type=int, default=ROWS)
-    given = parser.parse_args(words)
-    for named in given.grid:
+    given = parse_words(parser, words, quick={"seeds": 2, "rows": 90}, needed=["grid"])
+    gates = []
+    with tempfile.TemporaryDirectory() as out:
+        for archive in _archives(given.grid, Path(out)):
+            found: dict[str, list[Judged]] = {}
+            for seed in range(given.seeds):
+                for each in judge(replay(archive, fresh_rows(archive.grid, given.rows, seed), seed)):
+                    found.setdefault(each.after, []).append(each)
+            for judged in found.values():
+                gates.append(summary(f"{archive.grid.name} on {archive.space.name}", judged))
+                say(json.dumps(gates[-1]))
+    print_result({"gates": gates})
+
+
+def _archives(names: Sequence[str] | None, out: Path) -> Iterator[Archive]:
+    """Yield the grids that are named, or else a tiny one."""
+    if names is None:
+        grid = trained_tiny_grid(out)
+        yield Archive(read_grid(grid.folder), grid.space)
+        return
+    for named in names:
         folder, _, space = named.partition(":")
-        archive = Archive(read_grid(Path(folder)), load_space(space or str(SPACE)))
-        found: dict[str, list[Judged]] = {}
-        for seed in range(given.seeds):
-            for each in judge(replay(archive, fresh_rows(archive.grid, given.rows, seed), seed)):
-                found.setdefault(each.after, []).append(each)
-        for judged in found.values():
-            print(json.dumps(summary(f"{archive.grid.name} on {archive.space.name}", judged)), flush=True)
+        yield Archive(read_grid(Path(folder)), load_space(space or str(SPACE)))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ where, and the reader: `benchmarks/grid_store.py`.
 
 import argparse
 import itertools
-import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -27,6 +27,7 @@ import torch
 from benchmarks.grid_sets import KINDS, SEED, Rows, least_loss, make_rows, write_data
 from benchmarks.grid_store import Grid, read_grid
 from benchmarks.grid_training import Group, Order, train_group
+from benchmarks.results import parse_words, print_result, say
 from benchmarks.selector import THREADS
 from spine_ray.core.backbone import facts, family_of
 from spine_ray.core.network import Setup
@@ -171,7 +172,7 @@ def train_grid(grid: GridSet, processes: int) -> None:
         ranked = sorted(groups, key=lambda group: (group.key[2], -group.key[1]))
         futures = [pool.submit(train_group, order, group) for group in ranked]
         for future in as_completed(futures):
-            print(future.result(), flush=True)
+            say(future.result())
 
 
 def order_of(grid: GridSet, pixels: Path, arithmetic: Mapping[str, Arithmetic]) -> Order:
@@ -188,7 +189,6 @@ def summary(grid: Grid) -> list[dict[str, object]]:
         mine = np.array([place for place, each in enumerate(grid.tiers) if each == tier])
         best = int(mine[grid.oof_losses[mine].argmin()])
         lines.append({
-            "set": grid.name,
             "tier": tier,
             "best": grid.configs[best].trial_id,
             "lr": grid.configs[best].recipe.lr,
@@ -205,23 +205,34 @@ def summary(grid: Grid) -> list[dict[str, object]]:
 def main(words: Sequence[str] | None = None) -> None:
     """Train a set's grid, or go on with it, and print the best of each tier."""
     parser = argparse.ArgumentParser(description="Train and store every configuration of a small space on one set.")
-    parser.add_argument("--set", required=True, choices=tuple(KINDS))
-    parser.add_argument("--out", type=Path, required=True, help="the grid lies in OUT/SET")
+    parser.add_argument("--set", choices=tuple(KINDS))
+    parser.add_argument("--out", type=Path, help="the grid lies in OUT/SET")
     parser.add_argument("--processes", type=int, default=2, help="one thread each; default: 2")
     parser.add_argument("--data-only", action="store_true", help="write the set's table and end")
-    given = parser.parse_args(words)
+    given = parse_words(parser, words, quick={"processes": 1}, needed=["set", "out"])
     os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the processes as they start
-    os.environ.setdefault("SPINE_RAY_CACHE", str((given.out / "cache").resolve()))
-    grid = GridSet(given.set, given.out.resolve() / given.set, load_space(str(SPACE)))
-    try:
-        if given.data_only:
-            prepare(grid)
-            return
-        train_grid(grid, given.processes)
-    except ValueError as error:
-        parser.error(str(error))
-    for line in summary(read_grid(grid.folder)):
-        print(json.dumps(line))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) if given.quick else given.out
+        os.environ.setdefault("SPINE_RAY_CACHE", str((out / "cache").resolve()))
+        try:
+            print_result(_made(given, out))
+        except ValueError as error:
+            parser.error(str(error))
+
+
+def _made(given: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Make what the words ask for and return what there is to say of it."""
+    if given.quick:
+        from benchmarks.grid_tiny import tiny_grid  # which builds on this module
+
+        grid = tiny_grid(out, tiers=1)
+    else:
+        grid = GridSet(given.set, out.resolve() / given.set, load_space(str(SPACE)))
+    if given.data_only:
+        prepare(grid)
+        return {"set": grid.name, "rows": len(read_samples(grid.folder / "samples.parquet").sample_ids)}
+    train_grid(grid, given.processes)
+    return {"set": grid.name, "tiers": summary(read_grid(grid.folder))}
 
 
 if __name__ == "__main__":

@@ -4,16 +4,21 @@ False pairs are counted on scans and textures in which nothing is a copy, true o
 photographs and of textures. Then 20,000 generated pictures are written, looked at and judged.
 """
 
+import argparse
 import io
+import json
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.copies import ALTERED, pieces, source_of, textures
+from benchmarks.results import parse_words, print_result, say
 from benchmarks.textures import drawings, picture
 from spine_ray.data.audit import audit
 from spine_ray.data.digits import digits_source
@@ -25,7 +30,7 @@ from spine_ray.data.limits import AuditLimits
 from spine_ray.data.near import find_near_copies
 from spine_ray.data.sources import open_source
 
-PICTURES, SIDE = 20_000, 48
+SIDE = 48
 
 
 def groups_of(images: list[Image.Image]) -> tuple[tuple[int, ...], ...]:
@@ -38,27 +43,47 @@ def digits(side: int) -> list[Image.Image]:
     return [scan.resize((side, side), Image.Resampling.BICUBIC) if side > 8 else scan for scan in scans]
 
 
-def show_likeness() -> None:
-    sets = {f"digits at {side} px": digits(side) for side in (8, 32, 64)}
+def likeness(most: int | None) -> dict[str, Any]:
+    """Return how many pictures are grouped though none is a copy, and how many altered copies are found.
+
+    Args:
+        most: Pictures of each set; None for all.
+    """
+    sets = {f"digits at {side} px": digits(side)[:most] for side in (8, 32, 64)}
     sets |= {
-        "textures at 48 px": textures(3000, 48, 48),
-        "textures at 96 px": textures(1500, 96, 96),
-        "pieces": pieces(),
+        "textures at 48 px": textures(fewer(3000, most), 48, 48),
+        "textures at 96 px": textures(fewer(1500, most), 96, 96),
+        "pieces": pieces()[:most],
     }
+    false_pairs = {}
     for name, images in sets.items():
         grouped = sum(map(len, groups_of(images)))
-        print(f"{name}: {grouped} of {len(images)} pictures in groups, though none is a copy")
-    for name, originals in (("pieces", pieces()), ("textures", textures(436, 64, 64))):
-        images = [image for image in originals if print_of(image)]
-        for what, alter in ALTERED.items():
-            groups = groups_of([*images, *map(alter, images)])
-            true = sum(group == (group[0], group[0] + len(images)) for group in groups)
-            print(f"{name}, {what}: {true / len(images):.1%} of {len(images)} found, {len(groups) - true} false groups")
+        false_pairs[name] = {"pictures": len(images), "grouped": grouped}
+        say(f"{name}: {grouped} of {len(images)} pictures in groups, though none is a copy")
+    originals = {"pieces": pieces()[:most], "textures": textures(fewer(436, most), 64, 64)}
+    found = {
+        name: {what: found_copies(images, alter) for what, alter in ALTERED.items()}
+        for name, images in originals.items()
+    }
+    return {"no_copies": false_pairs, "altered_copies": found}
 
 
-def show_cost(folder: Path) -> None:
+def fewer(number: int, most: int | None) -> int:
+    return number if most is None else min(number, most)
+
+
+def found_copies(originals: list[Image.Image], alter: Callable[[Image.Image], Image.Image]) -> dict[str, float]:
+    """Return the share of altered copies that are grouped with their originals alone, and the other groups."""
+    images = [image for image in originals if print_of(image)]
+    groups = groups_of([*images, *map(alter, images)])
+    true = sum(group == (group[0], group[0] + len(images)) for group in groups)
+    return {"pictures": len(images), "found": round(true / len(images), 4), "false_groups": len(groups) - true}
+
+
+def cost(folder: Path, pictures: int) -> dict[str, Any]:
+    """Write generated pictures, look at them, judge them, and return the seconds that it took."""
     rng, names = np.random.default_rng(0), list(drawings().items())
-    for index in range(PICTURES):
+    for index in range(pictures):
         name, draw = names[index % len(names)]
         (folder / name).mkdir(exist_ok=True)
         suffix = ("png", "jpg")[index // len(names) % 2]
@@ -72,15 +97,29 @@ def show_cost(folder: Path) -> None:
     samples = build_samples(inspection, near=near.links)
     audit(Evidence(inspection=inspection, samples=samples, near=near, limits=limits, resolutions=(224,)))
     began.append(time.perf_counter())
-    looked, compared, judged = np.diff(began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{PICTURES} pictures of {SIDE} px: inspection {looked:.1f} s, near copies {compared:.1f} s, "
-        f"dealing and judging {judged:.1f} s; {len(near.links)} near copies; peak {peak:.0f} MB"
-    )
+    looked, compared, judged = (round(float(each), 2) for each in np.diff(began))
+    return {
+        "pictures": pictures,
+        "side": SIDE,
+        "inspection_s": looked,
+        "near_copies_s": compared,
+        "dealing_and_judging_s": judged,
+        "near_copies": len(near.links),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    """Measure the cost, then count what is found."""
+    parser = argparse.ArgumentParser(description="How well near copies are told from likenesses, and what it costs.")
+    parser.add_argument("--pictures", type=int, default=20_000, help="whose cost is measured")
+    parser.add_argument("--most", type=int, help="pictures of each set that is searched for copies; default: all")
+    given = parse_words(parser, quick={"pictures": 1100, "most": 24})
+    with tempfile.TemporaryDirectory() as folder:
+        found = cost(Path(folder), given.pictures)
+    say(json.dumps(found))
+    print_result({"cost": found, **likeness(given.most)})
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        show_cost(Path(folder))
-    show_likeness()
+    main()

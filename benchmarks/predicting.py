@@ -13,12 +13,12 @@ import argparse
 import io
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 
 from benchmarks.jpegs import write_jpegs
+from benchmarks.results import parse_words, print_result, say
 from spine_ray.core.arithmetic import autocast
 from spine_ray.core.network import Network, Setup
 from spine_ray.core.ship import trained_arrays
@@ -42,13 +43,20 @@ from spine_ray.space.config import TrialConfig, freeze_class
 from spine_ray.space.recipes import start_recipe
 
 CLASSES = tuple(f"class {number}" for number in range(10))
-MIX = (
+Models = tuple[tuple[str, float, float], ...]
+"""Backbone, freeze depth, times the start's learning rate, which only makes another trial of it."""
+MIX: Models = (
     ("resnet18", 0.75, 1.0),
     ("resnet18", 0.75, 2.0),
     ("mobilenetv3_small_100", 0.0, 1.0),
     ("vit_tiny_patch16_224", 0.0, 1.0),
 )
-"""Backbone, freeze depth, times the start's learning rate: it only makes another trial of it."""
+QUICK: Models = (
+    ("test_resnet", 0.75, 1.0),
+    ("test_resnet", 0.75, 2.0),
+    ("test_efficientnet", 0.0, 1.0),
+    ("test_vit", 0.0, 1.0),
+)
 TINY_PX = 8
 
 
@@ -70,15 +78,15 @@ def network_of(member: Member) -> Network:
     return Network(member.config, len(CLASSES), 0, setup())
 
 
-def artefact_of(resolution: int) -> Artefact:
+def artefact_of(models: Models, resolution: int) -> Artefact:
     members = []
-    for backbone, freeze, factor in MIX:
+    for backbone, freeze, factor in models:
         recipe = start_recipe("random", freeze_class(freeze))
         recipe = replace(recipe, lr=factor * recipe.lr)
         config = TrialConfig(backbone=backbone, resolution=resolution, freeze=freeze, recipe=recipe)
         members.append(Member(config=config, arithmetic=FLOAT32, family="", weights_source="random", licence="unknown"))
     share = 1.0 / len(members)
-    mix = Mix(weights=(share,) * 4, temperatures=(1.0,) * 4, pool="log", final_temperature=1.0)
+    mix = Mix(weights=(share,) * len(members), temperatures=(1.0,) * len(members), pool="log", final_temperature=1.0)
     side = -(-resolution * 13 // 10)
     return Artefact(classes=CLASSES, seed=0, stored_side=side, members=tuple(members), mix=mix)
 
@@ -120,9 +128,9 @@ def predict_images_s(predictor: Predictor, album: Album, out: Path) -> float:
     return rows / (time.perf_counter() - began)
 
 
-def speed(pictures: int, resolution: int, repeats: int) -> dict[str, Any]:
+def speed(models: Models, pictures: int, resolution: int, repeats: int) -> dict[str, Any]:
     """Return images a second of both sides, turn by turn, and the ratio of the medians."""
-    artefact, pace = artefact_of(resolution), Pace.of(default_device())
+    artefact, pace = artefact_of(models, resolution), Pace.of(default_device())
     predictor, bare = Predictor(artefact, RandomTensors()), Bare(artefact, pace.block)
     cores, blocks = os.cpu_count() or 1, max(2, pictures // pace.block)
     found: dict[str, list[float]] = {"predict": [], "bare, a block a core": [], "bare, all cores in a block": []}
@@ -138,7 +146,7 @@ def speed(pictures: int, resolution: int, repeats: int) -> dict[str, Any]:
     return {"images_s": found, "medians": medians, "predict_over_bare": medians["predict"] / bare_best}
 
 
-def memory(tiny: int) -> dict[str, Any]:
+def memory(models: Models, tiny: int) -> dict[str, Any]:
     """Return the resident memory while many tiny pictures go through, MB."""
     contents = []
     for seed in range(64):
@@ -149,12 +157,9 @@ def memory(tiny: int) -> dict[str, Any]:
 
     def pictures() -> Iterator[Picture]:
         for row in range(tiny):
-            yield Picture(f"{row}.png", lambda row=row: contents[row % len(contents)])
+            yield Picture(f"{row}.png", partial(contents.__getitem__, row % len(contents)))
 
-    artefact = artefact_of(32)
-    artefact = replace(
-        artefact, members=artefact.members[2:3], mix=replace(artefact.mix, weights=(1.0,), temperatures=(1.0,))
-    )
+    artefact = artefact_of(models[2:3], 32)
     predictor, seen, done = Predictor(artefact, RandomTensors()), [], 0
     with tempfile.TemporaryDirectory() as folder, open_table(Path(folder) / "out.parquet", CLASSES) as table:
         for block in predictor.predict(Album("tiny", tiny, pictures)):
@@ -176,10 +181,11 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiny", type=int, default=50_000)
-    given = parser.parse_args()
-    found = {"speed": speed(given.pictures, given.resolution, given.repeats)}
-    print(json.dumps(found, indent=1), file=sys.stderr)
-    print(json.dumps({**found, "memory": memory(given.tiny)}, indent=1))
+    given = parse_words(parser, quick={"pictures": 24, "resolution": 32, "repeats": 1, "tiny": 200})
+    models = QUICK if given.quick else MIX
+    found = {"speed": speed(models, given.pictures, given.resolution, given.repeats)}
+    say(json.dumps(found))
+    print_result({**found, "memory": memory(models, given.tiny)})
 
 
 if __name__ == "__main__":

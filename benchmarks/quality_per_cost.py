@@ -12,6 +12,7 @@ by hand runs, `cached` with the activations shared.
 import argparse
 import json
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,9 @@ import numpy.typing as npt
 from benchmarks.grid import SPACE, GridSet
 from benchmarks.grid_looks import looks
 from benchmarks.grid_store import Grid, read_grid
+from benchmarks.grid_tiny import trained_tiny_grid
 from benchmarks.replay import Archive, dev_rows, replay
+from benchmarks.results import parse_words, print_result, say
 from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.choose import Model, calibrate, choose
 from spine_ray.ensemble.greedy import Rules
@@ -187,18 +190,32 @@ def _finite(value: float) -> float | None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Print JSON lines: for every grid its own cost and quality, then those of the search."""
+    """Print for every grid its own cost and quality, and those of the search."""
     parser = argparse.ArgumentParser(description="Quality for device time, against an exhaustive grid.")
-    parser.add_argument("--grid", action="append", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--grid", action="append", type=Path, metavar="FOLDER", help="with --quick: a tiny one is made")
     parser.add_argument("--space", default=str(SPACE))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    given = parser.parse_args(words)
-    for folder in given.grid:
-        grid, space = read_grid(folder), load_space(given.space)
-        archive = Archive(grid, space, *looks(GridSet(grid.name, folder.resolve(), space)))
-        for line in report(archive, Judge(grid), given.seeds, given.variants):
-            print(json.dumps(line), flush=True)
+    given = parse_words(parser, words, quick={"seeds": 1}, needed=["grid"])
+    lines = []
+    with tempfile.TemporaryDirectory() as out:
+        for folder, space in _places(given.grid, given.space, Path(out)):
+            grid = read_grid(folder)
+            archive = Archive(grid, space, *looks(GridSet(grid.name, folder, space)))
+            for line in report(archive, Judge(grid), given.seeds, given.variants):
+                lines.append(line)
+                say(json.dumps(line))
+    print_result({"sets": lines})
+
+
+def _places(folders: Sequence[Path] | None, space: str, out: Path) -> Iterator[tuple[Path, Space]]:
+    """Yield where the grids lie that are named, or else a tiny one, and the space that each is searched in."""
+    if folders is None:
+        grid = trained_tiny_grid(out)
+        yield grid.folder, grid.space
+        return
+    for folder in folders:
+        yield folder.resolve(), load_space(space)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
 """Choose the start recipe for random weights: a few recipes, a few backbones, digits and generated sets, one fold.
 
-    python -m benchmarks.recipes > recipes.jsonl
+    python -m benchmarks.recipes > recipes.json
 
-Prints a JSON line a run (held-out log-loss after temperature, accuracy) and, last, the mean over sets by backbone.
+Of every run the held-out log-loss after temperature and the accuracy, and the means over the sets by backbone.
 """
 
+import argparse
 import io
 import itertools
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold
 
+from benchmarks.results import parse_words, print_result, say
 from benchmarks.textures import drawings, picture
 from spine_ray.core.fit import Fit
 from spine_ray.core.inputs import pictures_for
@@ -34,11 +36,22 @@ from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import Recipe, TrialConfig
 from spine_ray.space.recipes import start_recipe
 
-RESOLUTION, EPOCHS, CLASSES, PER_CLASS = 32, 6, 10, 96
-SETS = ("digits", "lattice", "noise")
-BACKBONES = ("mobilenetv3_large_100", "resnet18", "vit_tiny_patch16_224")
-RATES = (1e-3, 2e-3, 4e-3)
-VARIANTS: tuple[dict[str, object], ...] = ({"flip": True}, {"crop_area_min": 0.35}, {"clip_norm": 1e6})
+RESOLUTION, CLASSES, PER_CLASS = 32, 10, 96
+VARIANTS: tuple[dict[str, Any], ...] = ({"flip": True}, {"crop_area_min": 0.35}, {"clip_norm": 1e6})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """What is trained."""
+
+    sets: tuple[str, ...] = ("digits", "lattice", "noise")
+    backbones: tuple[str, ...] = ("mobilenetv3_large_100", "resnet18", "vit_tiny_patch16_224")
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    epochs: int = 6
+    per_class: int = PER_CLASS
+
+
+QUICK = Mix(sets=("digits",), backbones=("test_resnet",), rates=(2e-3,), epochs=1, per_class=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +62,28 @@ class Run:
     backbone: str
     recipe: Recipe
     change: str
+    per_class: int
 
 
-def runs() -> Iterator[Run]:
+def runs(mix: Mix) -> Iterator[Run]:
     """All rates for every backbone, then single changes for the cheapest."""
-    start = replace(start_recipe("random", "full"), epochs=EPOCHS)
-    for name, backbone, rate in itertools.product(SETS, BACKBONES, RATES):
-        yield Run(name, backbone, replace(start, lr=rate), f"lr {rate:g}")
-    for name, change in itertools.product(SETS, VARIANTS):
+    start = replace(start_recipe("random", "full"), epochs=mix.epochs)
+    for name, backbone, rate in itertools.product(mix.sets, mix.backbones, mix.rates):
+        yield Run(name, backbone, replace(start, lr=rate), f"lr {rate:g}", mix.per_class)
+    for name, change in itertools.product(mix.sets, VARIANTS):
         told = ", ".join(f"{key} {value}" for key, value in change.items())
-        yield Run(name, BACKBONES[0], replace(start, **change), told)
+        yield Run(name, mix.backbones[0], replace(start, **change), told, mix.per_class)
 
 
-def pictures_of(name: str) -> tuple[list[bytes], np.ndarray]:
-    """Return PNGs and labels of a set."""
+def pictures_of(name: str, per_class: int) -> tuple[list[bytes], np.ndarray]:
+    """Return PNGs and labels of a set, half as many again a class as are trained on."""
     if name == "digits":
         scans = load_digits()
-        arrays = np.rint(scans.images * 255 / 16).astype(np.uint8)[: CLASSES * PER_CLASS * 3 // 2]
+        arrays = np.rint(scans.images * 255 / 16).astype(np.uint8)[: CLASSES * per_class * 3 // 2]
         return [png(array) for array in arrays], scans.target[: len(arrays)].astype(np.int64)
     kinds = [draw for title, draw in drawings().items() if title.startswith(name)][:CLASSES]
     rng = np.random.default_rng(1)
-    labels = np.repeat(np.arange(len(kinds)), PER_CLASS * 3 // 2)
+    labels = np.repeat(np.arange(len(kinds)), per_class * 3 // 2)
     return [png(picture(kinds[label], rng, 48)) for label in labels], labels
 
 
@@ -83,7 +97,7 @@ def png(array: np.ndarray) -> bytes:
 def measure(run: Run) -> dict[str, object]:
     """Train on two thirds of a set and score the rest."""
     torch.set_num_threads(1)
-    files, labels = pictures_of(run.name)
+    files, labels = pictures_of(run.name, run.per_class)
     ids = [f"{run.name}-{row}" for row in range(len(files))]
     pixels = build_pixels(files.__getitem__, ids, short_side(RESOLUTION))
     folds = StratifiedKFold(3, shuffle=True, random_state=0).split(labels, labels)
@@ -108,18 +122,24 @@ def measure(run: Run) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run all on every core, a process each."""
+    """Run all, some at once."""
+    parser = argparse.ArgumentParser(description="Choose the start recipe for random weights.")
+    parser.add_argument("--processes", type=int, default=2, help="one thread each; default: 2")
+    given = parse_words(parser, quick={"processes": 1})
+    mix = QUICK if given.quick else Mix()
     results = []
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(measure, runs()):
-            print(json.dumps(result), flush=True)
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        for result in pool.map(measure, runs(mix)):
+            say(json.dumps(result))
             results.append(result)
-    means: dict[tuple[object, object], list[float]] = defaultdict(list)
+    losses: dict[tuple[object, object], list[float]] = defaultdict(list)
     for result in results:
-        means[result["backbone"], result["change"]].append(float(str(result["log_loss"])))
-    for (backbone, change), losses in means.items():
-        print(json.dumps({"backbone": backbone, "change": change, "mean_log_loss": round(float(np.mean(losses)), 4)}))
-    sys.stdout.flush()
+        losses[result["backbone"], result["change"]].append(float(str(result["log_loss"])))
+    means = [
+        {"backbone": backbone, "change": change, "mean_log_loss": round(float(np.mean(each)), 4)}
+        for (backbone, change), each in losses.items()
+    ]
+    print_result({"runs": results, "means": means})
 
 
 if __name__ == "__main__":

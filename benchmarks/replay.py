@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from spine_ray.tune.rehearsal import Clock, rehearse_tier
-from spine_ray.tune.tier_plan import TierPlan
 
 from benchmarks.grid_store import Grid, Key, key_of
 from spine_ray.climb.decisions import Proof, Question, decide
@@ -27,6 +25,8 @@ from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.evidence import Evidence
 from spine_ray.ladder.gates import GateDecision
+from spine_ray.sampling.simulation import VirtualClock, simulate_tier
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import Space
 from spine_ray.study.events import EpochDone, Event, TrialEnded
@@ -149,7 +149,7 @@ class Replay:
     archive: Archive
     known: Known
     rows: Rows
-    clock: Clock
+    clock: VirtualClock
     decisions: list[tuple[GateDecision, Evidence]] = field(default_factory=list)
     """With what each was decided on."""
     device_seconds: float = 0.0
@@ -169,7 +169,7 @@ class Replay:
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Do nothing: everything was measured."""
 
-    def check(self, config: TrialConfig) -> None:
+    def check(self, configs: Sequence[TrialConfig]) -> None:
         """Let the time of the checks before training, and of the screening, pass."""
         self.device_seconds += self.archive.overhead
         self.clock.now += self.archive.overhead / WORKERS
@@ -185,7 +185,7 @@ class Replay:
             epochs = self._script(plan.control)[: plan.control.recipe.epochs]
             self.device_seconds += sum(epoch.seconds for epoch in epochs)
         self.has_control = True
-        rehearse_tier(plan, WORKERS, self.clock, self._script, self._happened)
+        simulate_tier(plan, WORKERS, self.clock, self._script, self._happened)
 
     def decide(self, question: Question) -> GateDecision:
         """Decide on the logits of the trials that were completed, with the search's own gates."""
@@ -254,6 +254,6 @@ def replay(archive: Archive, rows: Rows, seed: int, trials: int | None = None) -
     known = Known(
         request=request, samples=rows.samples, prepared=archive.prepared, events=[], costs=dict(archive.costs)
     )
-    played = Replay(archive, known, rows, Clock(0.0))
+    played = Replay(archive, known, rows, VirtualClock(0.0))
     Climb(known, played, space, Budget(began=0.0, seconds=None)).run()
     return played

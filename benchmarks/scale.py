@@ -14,12 +14,15 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.curves import read_curves
-from benchmarks.scale_driver import Load, Meter, Simulation, simulate
+from benchmarks.curves import Curves, read_curves
+from benchmarks.results import parse_words, print_result
+from benchmarks.scale_driver import Load, Simulation, simulate
 from spine_ray.space.load import load_space
+from spine_ray.space.schema import Space
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_trials
@@ -43,83 +46,83 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tracked", type=int, default=200, help="trials whose events go to MLflow")
     parser.add_argument("--cpu-time", action="store_true", help="count the driver's processor time, not wall time")
-    parser.add_argument("--actors", type=int, help="run real actors under Ray Tune instead")
-    given = parser.parse_args()
+    parser.add_argument("--actors", type=int, help="run real actors under Ray Tune instead; with --quick, too")
+    given = parse_words(parser, quick={"trials": 12, "slots": 4, "tracked": 2, "actors": 2})
+    space, curves = load_space(str(SPACE)), read_curves()
+    found: dict[str, Any] = {}
+    if given.actors is None or given.quick:
+        load = Load(
+            trials=given.trials,
+            slots=given.slots,
+            epoch_s=given.epoch,
+            seed=given.seed,
+            ray_result_s=RAY_RESULT_MS / 1000,
+            ray_trial_s=RAY_TRIAL_MS / 1000,
+            is_cpu_time=given.cpu_time,
+            known=given.known,
+            tracked=given.tracked,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            found["simulation"] = _simulated(load, space, curves, Path(folder))
     if given.actors is not None:
         from benchmarks.scale_actors import run_actors  # Ray, which the simulation does without
 
-        run_actors(given.actors, given.trials, load_space(str(SPACE)), read_curves())
-        return
-    load = Load(
-        trials=given.trials,
-        slots=given.slots,
-        epoch_s=given.epoch,
-        seed=given.seed,
-        ray_result_s=RAY_RESULT_MS / 1000,
-        ray_trial_s=RAY_TRIAL_MS / 1000,
-        is_cpu_time=given.cpu_time,
-        known=given.known,
-        tracked=given.tracked,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        _simulated(load, Path(folder))
+        found["ray"] = run_actors(given.actors, given.trials, space, curves)
+    print_result(found)
 
 
-def _simulated(load: Load, folder: Path) -> None:
+def _simulated(load: Load, space: Space, curves: Curves, folder: Path) -> dict[str, Any]:
     paths = StudyPaths(folder)
     tracker = Tracker(sqlite_uri(paths.tracking), keep_tracking(paths, None), paths, [])
     began, used = time.perf_counter(), time.process_time()
-    played = simulate(load, load_space(str(SPACE)), read_curves(), folder, tracker)
-    took, used = time.perf_counter() - began, time.process_time() - used
-    _tell(load, played, took, used)
+    played = simulate(load, space, curves, folder, tracker)
+    took = {"wall_s": round(time.perf_counter() - began, 1), "cpu_s": round(time.process_time() - used, 1)}
+    found = _summary(load, played)
     began = time.perf_counter()
     trials = trials_from_events(read_ledger(played.paths.ledger))
-    read = time.perf_counter() - began
+    read = time.perf_counter()
     write_trials(played.paths, trials.values(), played.known.costs)
-    size = played.paths.ledger.stat().st_size
-    print(f"ledger {size / 1e6:.1f} MB, read back in {read:.1f} s, table written in "
-          f"{time.perf_counter() - began - read:.1f} s")  # fmt: skip
-    began = time.perf_counter()
+    written = time.perf_counter()
     tracker.close(WRITER_S)
-    print(f"MLflow's writer finished {load.tracked} trials {time.perf_counter() - began:.0f} s later")
+    return {
+        **found,
+        **took,
+        "ledger_mb": round(played.paths.ledger.stat().st_size / 1e6, 2),
+        "ledger_read_s": round(read - began, 2),
+        "table_written_s": round(written - read, 2),
+        "mlflow_finished_later_s": round(time.perf_counter() - written, 1),
+    }
 
 
-def _tell(load: Load, played: Simulation, took: float, used: float) -> None:
+def _summary(load: Load, played: Simulation) -> dict[str, Any]:
     meter = played.meter
     results, fresh = len(meter.result_s), load.trials - load.known
-    statuses = Counter(trial.status for trial in played.known.trials.values())
-    told = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    print(
-        f"{load.trials} trials on {load.slots} slots, epochs of {load.epoch_s:g} s: {told}; "
-        f"{results} results of the last {fresh} were measured"
-    )
-    print(f"simulated {played.now() / 3600:.1f} h in {took:.0f} s ({used:.0f} s of the processor)")
-    for name, seconds in (("suggestion", meter.suggest_s), ("result", meter.result_s), ("end", meter.end_s)):
-        print(f"  {name:<10} {_spread(seconds)}")
-    a_result, a_trial = (1000 * meter.driver_s / count for count in (results, fresh))
-    print(
-        f"driver {a_result:.1f} ms a result, {a_trial:.1f} ms a trial, beside Ray's "
-        f"{1000 * load.ray_result_s:g} a result and {1000 * load.ray_trial_s:g} a trial"
-    )
-    print(f"slots busy {meter.busy_share(load.slots):.1%} until the last trial began, memory "
-          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")  # fmt: skip
-    print(f"  {_growth(meter)}")
+    return {
+        "trials": load.trials,
+        "slots": load.slots,
+        "epoch_s": load.epoch_s,
+        "statuses": dict(Counter(str(trial.status) for trial in played.known.trials.values())),
+        "measured": {"trials": fresh, "results": results},
+        "simulated_h": round(played.now() / 3600, 2),
+        "suggestion_ms": _spread(meter.suggest_s),
+        "result_ms": _spread(meter.result_s),
+        "end_ms": _spread(meter.end_s),
+        "driver_ms_a_result": round(1000 * meter.driver_s / results, 1),
+        "driver_ms_a_trial": round(1000 * meter.driver_s / fresh, 1),
+        "ray_ms_a_result": 1000 * load.ray_result_s,
+        "ray_ms_a_trial": 1000 * load.ray_trial_s,
+        "busy_share_until_last_start": round(meter.busy_share(load.slots), 3),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
 
 
-def _spread(seconds: list[float]) -> str:
+def _spread(seconds: list[float]) -> dict[str, Any]:
+    """Return the spread of some times, ms, and how they grow with the number of trials: their means by fifths."""
     ms = 1000 * np.array(seconds)
-    low, high = np.percentile(ms, (50, 99))
-    all_s = ms.sum() / 1000
-    return f"mean {ms.mean():.2f} ms, median {low:.2f}, 99 % {high:.2f}, most {ms.max():.1f}, in all {all_s:.1f} s"
-
-
-def _growth(meter: Meter) -> str:
-    """Return how a suggestion and a result become slower with the number of trials."""
-    told = []
-    for name, seconds in (("suggestions", meter.suggest_s), ("results", meter.result_s)):
-        parts = np.array_split(1000 * np.array(seconds), 5)
-        told.append(f"{name} by fifths {', '.join(f'{part.mean():.1f}' for part in parts)} ms")
-    return "; ".join(told)
+    median, high = np.percentile(ms, (50, 99))
+    spread = {"mean": ms.mean(), "median": median, "99 %": high, "most": ms.max()}
+    fifths = [round(float(part.mean()), 1) for part in np.array_split(ms, 5) if len(part)]
+    return {**{name: round(float(each), 2) for name, each in spread.items()}, "by_fifths": fifths}
 
 
 if __name__ == "__main__":

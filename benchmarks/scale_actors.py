@@ -1,7 +1,8 @@
 """Ray Tune's own part of the driver's time: a real tier on real actors that train nothing and answer at once.
 
-`run_tier` is the search's own. The crew is one process that says what kept curves say; in front of it stands one thin
-process a worker, as in a search. Suggestions are drawn blindly, so what is measured is Ray and the loop around it.
+`run_tuner` is the search's own. All warm workers are one process that says what kept curves say; in front of it stands
+one thin process a worker, as in a search. Suggestions are drawn blindly, so what is measured is Ray and the loop around
+it.
 """
 
 import resource
@@ -9,22 +10,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.suggester import SearchDomain, draw
-from spine_ray.tune.tier import run_tier
-from spine_ray.tune.tier_plan import TierPlan
 
 from benchmarks.curves import Curves
+from spine_ray.sampling.queue import SearchDomain
+from spine_ray.sampling.sampler import random_suggest
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import start_configs
 from spine_ray.space.schema import Space
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
-from spine_ray.tune.cluster import Workers
+from spine_ray.tune.tuner import run_tuner
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.trial_steps import Beginning, EpochReport, TrialRequest
+
+THIN_CPUS = 0.5
+"""Of the thin process in front of a worker, as in a search whose workers have one core each."""
 
 
 class Told:
@@ -34,16 +39,15 @@ class Told:
         self._curves = curves
         self._left: dict[str, Sequence[EpochDone]] = {}
 
-    def do(self, work: str, order: WorkOrder, given: dict[str, Any]) -> Any:
+    def do(self, task: str, spec: WorkerSpec, request: TrialRequest) -> Beginning | EpochReport:
         """Begin a trial, or say how its next epoch went."""
-        trial_id = given["trial_id"]
-        if work == "begin":
-            self._left[trial_id] = self._curves.draw(TrialConfig.from_dict(given["trial"]), 0, 1.0)
-            return None
-        record, *left = self._left.pop(trial_id)
+        if task == "begin":
+            self._left[request.trial_id] = self._curves.draw(request.started.config, 0, 1.0)
+            return Beginning(0, "")
+        epoch, *left = self._left.pop(request.trial_id)
         if left:
-            self._left[trial_id] = left
-        return {**asdict(record), "is_last": not left}
+            self._left[request.trial_id] = left
+        return EpochReport(epoch, is_last=not left, is_known=False)
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class Load:
         return cls(time.perf_counter(), time.process_time(), kilobytes / 1024)
 
 
-def run_actors(actors: int, trials: int, space: Space, curves: Curves) -> None:
-    """Run a tier and print what Ray Tune took of the driver.
+def run_actors(actors: int, trials: int, space: Space, curves: Curves) -> dict[str, Any]:
+    """Run a tier and return what Ray Tune took of the driver.
 
     Args:
         actors: Trials at once.
@@ -75,15 +79,15 @@ def run_actors(actors: int, trials: int, space: Space, curves: Curves) -> None:
     told: Any = ray.remote(Told).options(num_cpus=0).remote(curves)
     events: list[tuple[Event, Load]] = []
     with tempfile.TemporaryDirectory() as folder:
-        order = WorkOrder(
+        spec = WorkerSpec(
             study=Path(folder), holder="", pixels=Path(folder), seed=0, weights=(), device="cpu", threads=1
         )
-        workers = Workers(count=actors, cpus=1, gpus=0.0, crew=(told,) * actors)
         started = Load.now()
-        run_tier(_plan(space, trials), order, workers, lambda event: events.append((event, Load.now())))
+        plan, workers = _plan(space, trials), (told,) * actors
+        run_tuner(plan, spec, workers, THIN_CPUS, lambda event: events.append((event, Load.now())))
         ended = Load.now()
     ray.shutdown()
-    _tell(actors, events, (began, started, ended))
+    return _summary(actors, events, (began, started, ended))
 
 
 def _plan(space: Space, trials: int) -> TierPlan:
@@ -101,25 +105,43 @@ def _plan(space: Space, trials: int) -> TierPlan:
         domain=SearchDomain(tier=tier, weights="pretrained", buildable=pairs, seed=0),
         starts=start_configs(tier, "pretrained"), first=(), known=(), most_trials=trials, folds=space.folds,
         reduction=space.reduction, control=None, deadline=None, admit=lambda config, now: None,
-        effort=lambda config: 1.0, describe=describe, ask=draw,
+        effort=lambda config: 1.0, hang_timeout=lambda config: 3600.0, describe=describe, suggest=random_suggest,
     )  # fmt: skip
 
 
-def _tell(actors: int, events: Sequence[tuple[Event, Load]], loads: tuple[Load, Load, Load]) -> None:
+def _summary(actors: int, events: Sequence[tuple[Event, Load]], loads: tuple[Load, Load, Load]) -> dict[str, Any]:
     began, started, ended = loads
     results = [load for event, load in events if isinstance(event, EpochDone)]
-    ends = [event for event, _ in events if isinstance(event, TrialEnded)]
-    statuses = Counter(event.status for event in ends)
-    print(f"{len(ends)} trials on {actors} actors ({', '.join(f'{n} {name}' for name, n in statuses.items())}), "
-          f"{len(results)} results; Ray started in {started.wall_s - began.wall_s:.1f} s")  # fmt: skip
+    ends = [(event, load) for event, load in events if isinstance(event, TrialEnded)]
     # All actors are up when as many trials as there are actors have ended; what follows is the steady part.
-    warm = [load for event, load in events if isinstance(event, TrialEnded)][min(actors, len(ends)) - 1]
-    steady = sum(load.wall_s > warm.wall_s for load in results)
-    print(f"first {actors} trials: {warm.wall_s - started.wall_s:.1f} s, of which the driver's processor "
-          f"{warm.cpu_s - started.cpu_s:.1f} s; memory {started.memory_mb:.0f} -> {warm.memory_mb:.0f} MB")  # fmt: skip
-    if steady:
-        last, left = results[-1], len(ends) - actors
-        print(f"the other {left}: {steady} results, each {1000 * (last.wall_s - warm.wall_s) / steady:.1f} ms of wall "
-              f"time, {1000 * (last.cpu_s - warm.cpu_s) / steady:.1f} ms of the driver's processor (its trial's part "
-              f"included); memory {warm.memory_mb:.0f} -> {ended.memory_mb:.0f} MB, "
-              f"{1024 * (ended.memory_mb - warm.memory_mb) / left:.0f} kB a trial")  # fmt: skip
+    first = min(actors, len(ends))
+    warm = ends[first - 1][1]
+    return {
+        "actors": actors,
+        "trials": len(ends),
+        "statuses": dict(Counter(event.status for event, _ in ends)),
+        "results": len(results),
+        "ray_start_s": round(started.wall_s - began.wall_s, 2),
+        "first": {
+            "trials": first,
+            "wall_s": round(warm.wall_s - started.wall_s, 2),
+            "driver_cpu_s": round(warm.cpu_s - started.cpu_s, 2),
+            "memory_mb": [round(started.memory_mb), round(warm.memory_mb)],
+        },
+        "steady": _steady(warm, ended, results, len(ends) - first),
+    }
+
+
+def _steady(warm: Load, ended: Load, results: Sequence[Load], trials: int) -> dict[str, Any]:
+    """Return what a result takes once all actors are up, its trial's part included; empty where none came since."""
+    count, last = sum(load.wall_s > warm.wall_s for load in results), results[-1]
+    if not count or not trials:
+        return {}
+    return {
+        "trials": trials,
+        "results": count,
+        "wall_ms_a_result": round(1000 * (last.wall_s - warm.wall_s) / count, 1),
+        "driver_cpu_ms_a_result": round(1000 * (last.cpu_s - warm.cpu_s) / count, 1),
+        "memory_mb": [round(warm.memory_mb), round(ended.memory_mb)],
+        "memory_kb_a_trial": round(1024 * (ended.memory_mb - warm.memory_mb) / trials),
+    }

@@ -12,16 +12,14 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from spine_ray.tune.rehearsal import Clock, rehearse_tier
-from spine_ray.tune.suggester import draw
-from spine_ray.tune.tier_plan import TierPlan
 
 from benchmarks.curves import Curves
 from spine_ray.climb.known import Known
@@ -32,15 +30,20 @@ from spine_ray.core.backbone import facts, family_of
 from spine_ray.core.weights import weights_from_folder
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import Budget
+from spine_ray.sampling.sampler import random_suggest
+from spine_ray.sampling.simulation import VirtualClock, simulate_tier
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.show.live import PlainProgress
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import Space
-from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted, event_to_dict
+from spine_ray.study.events import EpochDone, Event, TrialStarted, event_to_dict
 from spine_ray.study.ledger import append_event
 from spine_ray.study.paths import StudyPaths
 from spine_ray.track.mlflow_log import Tracker
 from spine_ray.tune.scheduler import ExactAsha
 from spine_ray.tune.searcher import TierSearcher
+from spine_ray.workers.trial_log import TrialLog, trial_request
+from spine_ray.workers.trial_steps import EpochReport, StepReport, TrialRequest
 
 ROWS, CLASSES = 1500, 10
 
@@ -93,6 +96,7 @@ class Meter:
 class _Running:
     trial: Any
     """As much of a trial of Ray Tune as scheduler and searcher look at."""
+    request: TrialRequest
     epochs: Sequence[EpochDone]
     done: int = 0
 
@@ -110,11 +114,11 @@ class Simulation:
     has_control: bool = True
     _clock: float = 0.0
     _tracked: set[str] = field(default_factory=set)
-    _handed: dict[str, TrialStarted] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Write the lines of progress where nobody reads them."""
         self._progress = PlainProgress(Console(file=io.StringIO(), width=120))
+        self._log = TrialLog(self._record, {})
 
     def now(self) -> float:
         """Return the simulated time: when the driver has nothing to do any more."""
@@ -123,7 +127,7 @@ class Simulation:
     def say(self, line: str) -> None:
         """Keep silent."""
 
-    def check(self, config: TrialConfig) -> None:
+    def check(self, configs: Sequence[TrialConfig]) -> None:
         """Check nothing."""
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
@@ -140,15 +144,10 @@ class Simulation:
     def run(self, plan: TierPlan, question: str) -> None:
         """Carry the tier out as Ray Tune's loop would: a trial if a worker is free, then a result if one is there."""
         plan = self._come_back(plan) if self.load.known else plan
-        starts = {config.trial_id for config in plan.starts}
-
-        def describe(config: TrialConfig) -> dict[str, Any]:
-            self._handed[config.trial_id] = started = plan.describe(config, config.trial_id in starts)
-            names = ("trial_id", "family", "is_start")
-            return {"trial": config.to_dict(), **{name: getattr(started, name) for name in names}}
-
-        scheduler = ExactAsha(plan.rungs(), plan.deadline)
-        searcher = TierSearcher(plan.queue(self.now), describe, workers=self.load.slots)
+        scheduler = ExactAsha(plan.stopping_rule(self.now))
+        searcher = TierSearcher(
+            plan.queue(self.now), lambda queued: trial_request(plan, queued), workers=self.load.slots
+        )
         waiting: list[tuple[float, int, _Running]] = []
         number, is_open = 0, True
         while is_open or waiting:
@@ -172,9 +171,13 @@ class Simulation:
             return self.curves.draw(config, self.load.seed, self.load.epoch_s)
 
         blind = replace(
-            plan, most_trials=self.load.known, ask=draw, admit=lambda config, now: None, effort=lambda config: 1.0
+            plan,
+            most_trials=self.load.known,
+            suggest=random_suggest,
+            admit=lambda config, now: None,
+            effort=lambda config: 1.0,
         )
-        rehearse_tier(blind, self.load.slots, Clock(0.0), script, self.known.events.append)
+        simulate_tier(blind, self.load.slots, VirtualClock(0.0), script, self.known.events.append)
         lines = [json.dumps(event_to_dict(event)) + "\n" for event in self.known.events]
         self.paths.ledger.write_text("".join(lines))
         return replace(plan, known=self.known.of_tier(plan.domain.tier))
@@ -189,35 +192,28 @@ class Simulation:
             given = searcher.suggest(f"ray{number}")
             if not isinstance(given, dict):
                 return None
-            trial = SimpleNamespace(trial_id=f"ray{number}", config=given)
-            self._record(replace(self._handed[given["trial_id"]], time=time.time()))
+            request: TrialRequest = given["request"]
+            self._log.start(request.started)
         self.meter.last_start = self._clock
-        config = self._handed[given["trial_id"]].config
-        return _Running(trial, self.curves.draw(config, self.load.seed, self.load.epoch_s))
+        trial = SimpleNamespace(trial_id=f"ray{number}", config=given)
+        epochs = self.curves.draw(request.started.config, self.load.seed, self.load.epoch_s)
+        return _Running(trial, request, epochs)
 
     def _goes_on(self, searcher: TierSearcher, scheduler: ExactAsha, running: _Running) -> bool:
         """Let the driver take the epoch that has just ended, and say whether the trial has another."""
-        trial, epoch = running.trial, running.epochs[running.done]
+        trial, trial_id = running.trial, running.request.trial_id
+        epoch, is_last = running.epochs[running.done], running.done + 1 == len(running.epochs)
         running.done += 1
-        is_last = running.done == len(running.epochs)
-        result = {**asdict(epoch), "is_last": is_last, "done": is_last}
+        report = StepReport(done=EpochReport(epoch, is_last, is_known=False))
+        result = {"log_loss": report.log_loss, "done": is_last, "report": report}
         with self._thinking(self.meter.result_s, self.load.ray_result_s):
-            self._record(epoch)
+            self._log.step(trial_id, report)
             goes_on = not is_last and scheduler.on_trial_result(None, trial, result) == ExactAsha.CONTINUE
         if not goes_on:
             with self._thinking(self.meter.end_s, 0.0):
                 searcher.on_trial_complete(trial.trial_id, result)
-                self._end(trial.config["trial_id"], epoch, is_last, scheduler)
+                self._log.end(trial_id, report.status, scheduler.reasons.get(trial_id, ""))
         return goes_on
-
-    def _end(self, trial_id: str, epoch: EpochDone, is_last: bool, scheduler: ExactAsha) -> None:
-        self._record(
-            TrialEnded(
-                trial_id=trial_id, status="completed" if is_last else "stopped",
-                reason=scheduler.reasons.get(trial_id, ""), step=epoch.step, log_loss=epoch.log_loss,
-                accuracy=epoch.accuracy, seconds=epoch.seconds, time=time.time(),
-            )
-        )  # fmt: skip
 
     def _record(self, event: Event) -> None:
         """Do what a search does with an event."""
@@ -278,6 +274,6 @@ def _rows(folds: int) -> Samples:
         labels=rows % CLASSES,
         classes=tuple(map(str, range(CLASSES))),
         groups=rows,
-        splits=("dev",) * ROWS,
+        splits=tuple(repeat("dev", ROWS)),
         folds=(rows // CLASSES % folds).astype(np.int8),
     )

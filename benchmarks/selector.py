@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.results import parse_words, print_result, say
 from spine_ray.ensemble import select
 from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.candidates import Candidates
@@ -126,17 +127,17 @@ def main() -> None:
     parser.add_argument("--pool", choices=("log", "prob", "auto"), default="log", help="of the whole selection")
     parser.add_argument("--autogluon", type=Path, metavar="DIR", help=f"environment with {AUTOGLUON}; made if missing")
     parser.add_argument("--inside", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parse_words(parser, quick={"members": 40, "samples": 400})
     changes = {name: value for name in ("members", "samples") if (value := getattr(given, name))}
     sizes = {part: replace(SIZES[part], **changes) for part in given.parts}
     if given.inside:
         step, folder = given.inside
         told = INSIDE[step](sizes[given.parts[0]], Path(folder), given.pool)
-        print(json.dumps({"numpy": np.__version__, **told}))
+        print_result({"numpy": np.__version__, **told})
         return
     python = environment(given.autogluon.resolve()) if given.autogluon else Path(sys.executable)
     parts = {part: outside(part, size, given.pool, python) for part, size in sizes.items()}
-    print(json.dumps({"python": sys.version.split()[0], "threads": 1, **parts}, indent=1))
+    print_result({"python": sys.version.split()[0], "threads": 1, **parts})
 
 
 def environment(folder: Path) -> Path:
@@ -156,7 +157,7 @@ def outside(part: str, size: Size, pool: str, python: Path) -> dict[str, Any]:
         words = ["--parts", part, "--members", str(size.members), "--samples", str(size.samples), "--pool", pool]
         told: dict[str, Any] = {}
         for step in (part,) if part == "screen" else ("write", part):
-            print(f"{step} {size}", file=sys.stderr)
+            say(f"{step} {size}")
             command = [str(python if part == "screen" else sys.executable), "-m", "benchmarks.selector", *words]
             variables = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": str(ROOT)}
             done = subprocess.run(

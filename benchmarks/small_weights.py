@@ -6,13 +6,12 @@ knows nothing of the package, so that no change there changes the weights.
 """
 
 import argparse
-import logging
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torch.optim.lr_scheduler import OneCycleLR
 
+from benchmarks.results import parse_words, print_result, say
 from benchmarks.textures import drawings, picture
 
 
@@ -57,8 +57,6 @@ WARMUP_SHARE, WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.05, 0.1
 LAYER_SCALE = 0.1
 """Start of the factors of residual branches, where a model has them: 1e-6 or 1e-5 would take longer to grow."""
 WORKERS = 2
-
-_log = logging.getLogger("small_weights")
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -212,21 +210,31 @@ def main() -> None:
     parser.add_argument(
         "--models", nargs="+", default=list(SCHEDULES), choices=list(SCHEDULES), help="default: all six"
     )
-    parser.add_argument("--out", type=Path, default=FOLDER, help="default: search_spaces/small_weights")
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser.add_argument("--out", type=Path, help="default: search_spaces/small_weights; with --quick, nowhere")
+    parser.add_argument("--steps", type=int, help="default: each model's own")
+    parser.add_argument("--trained", type=int, default=TRAINED_A_CLASS, help="pictures of a class")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT_A_CLASS, help="pictures of a class")
+    given = parse_words(parser, quick={"models": ["test_resnet"], "steps": 4, "trained": 2, "held_out": 1})
     began = time.perf_counter()
-    given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part, per_class in (("train", TRAINED_A_CLASS), ("held_out", HELD_OUT_A_CLASS)):
+        out = given.out or (folder if given.quick else FOLDER)
+        out.mkdir(parents=True, exist_ok=True)
+        for part, per_class in (("train", given.trained), ("held_out", given.held_out)):
             save_pictures(generate(per_class, part), folder, part)
-        _log.info("pictures of %d classes after %.0f s", len(drawings()), time.perf_counter() - began)
+        say(f"pictures of {len(drawings())} classes after {time.perf_counter() - began:.0f} s")
+        models = []
         with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
-            jobs = [pool.submit(train, model, folder, SCHEDULES[model], given.out) for model in given.models]
+            jobs = [pool.submit(train, model, folder, schedule_of(model, given.steps), out) for model in given.models]
             for done in (job.result() for job in jobs):
-                _log.info("%s: held-out accuracy %.3f after %.0f s", done.model, done.accuracy, done.seconds)
-    _log.info("%.0f s in all", time.perf_counter() - began)
+                models.append(asdict(done))
+                say(f"{done.model}: held-out accuracy {done.accuracy:.3f} after {done.seconds:.0f} s")
+    print_result({"classes": len(drawings()), "models": models, "seconds": time.perf_counter() - began})
+
+
+def schedule_of(model: str, steps: int | None) -> Schedule:
+    """Return a model's schedule, with other steps than its own if so many are given."""
+    return SCHEDULES[model] if steps is None else replace(SCHEDULES[model], steps=steps)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from spine_ray.tune.crew import choose_arithmetic
-from spine_ray.tune.order import WorkOrder
-from spine_ray.tune.shape import Shape
-from spine_ray.tune.tier import TierPlan, run_tier
 
 from benchmarks.fold_table import NAME, FoldTable, read_table
 from benchmarks.sides import WORKERS, SideResult, logits_file
@@ -19,6 +16,8 @@ from spine_ray.data.folds import build_samples
 from spine_ray.data.inspection import inspect_source
 from spine_ray.data.samples import Samples
 from spine_ray.data.sources import open_source
+from spine_ray.sampling.queue import SearchDomain
+from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.schema import TierSpace
@@ -27,8 +26,11 @@ from spine_ray.study.hold import held
 from spine_ray.study.oof import read_oof
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import write_samples
-from spine_ray.tune.cluster import Workers, running_ray
-from spine_ray.tune.searcher import SearchDomain
+from spine_ray.tune.ray_pool import ray_pool
+from spine_ray.workers.pool import WorkerPool
+from spine_ray.workers.request import WorkerRequest
+from spine_ray.workers.spec import WorkerSpec
+from spine_ray.workers.tasks import choose_arithmetic
 
 ROOM = 20 * 10**9
 
@@ -50,17 +52,14 @@ def run_spine(
         backbone the arithmetic it was computed in.
     """
     paths = StudyPaths(out / "study")
-    with (
-        held(paths) as hold,
-        running_ray(None, Shape(WORKERS)) as workers,
-    ):  # first, so that the workers import meanwhile
+    with held(paths) as hold, ray_pool(None, WorkerRequest(WORKERS)) as pool:  # first: the workers import meanwhile
         source = open_source(str(folder / NAME))
         samples = _all_dev(build_samples(inspect_source(source), seed=0), read_table(folder))
         write_samples(paths.samples, samples)
         places = source.locate(samples.paths)
         side = short_side(max(trial.resolution for trial in trials))
         pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, side)
-        chosen = _arithmetic(trials, _order(paths, pixels.folder, {}, hold.token), workers, arithmetic)
+        chosen = _arithmetic(trials, _spec(paths, pixels.folder, {}, hold.token), pool, arithmetic)
         epochs: list[EpochDone] = []
 
         def keep(event: Event) -> None:
@@ -68,7 +67,7 @@ def run_spine(
                 epochs.append(event)
 
         plan = _plan(trials, samples.num_folds)
-        run_tier(plan, _order(paths, pixels.folder, chosen, hold.token), workers, keep)
+        pool.run_tier(plan, _spec(paths, pixels.folder, chosen, hold.token), keep)
     rows = _rows_of(read_table(folder), samples)
     for trial in trials:
         np.save(logits_file(out, trial), read_oof(paths, trial.trial_id, samples)[rows])
@@ -91,7 +90,7 @@ def _all_dev(samples: Samples, table: FoldTable) -> Samples:
     """Return the samples without a test split, in the folds of the table."""
     folds = np.empty(len(samples.paths), np.int8)
     folds[_rows_of(table, samples)] = table.folds
-    return replace(samples, splits=("dev",) * len(folds), folds=folds)
+    return replace(samples, splits=tuple(repeat("dev", len(folds))), folds=folds)
 
 
 def _rows_of(table: FoldTable, samples: Samples) -> npt.NDArray[np.int64]:
@@ -100,8 +99,8 @@ def _rows_of(table: FoldTable, samples: Samples) -> npt.NDArray[np.int64]:
     return np.array([place[Path(path).name] for path in table.paths])
 
 
-def _order(paths: StudyPaths, pixels: Path, arithmetic: dict[str, Arithmetic], holder: str) -> WorkOrder:
-    return WorkOrder(
+def _spec(paths: StudyPaths, pixels: Path, arithmetic: dict[str, Arithmetic], holder: str) -> WorkerSpec:
+    return WorkerSpec(
         study=paths.root,
         holder=holder,
         pixels=pixels,
@@ -115,12 +114,12 @@ def _order(paths: StudyPaths, pixels: Path, arithmetic: dict[str, Arithmetic], h
 
 
 def _arithmetic(
-    trials: Sequence[TrialConfig], order: WorkOrder, workers: Workers, fixed: Arithmetic | None
+    trials: Sequence[TrialConfig], spec: WorkerSpec, pool: WorkerPool, fixed: Arithmetic | None
 ) -> dict[str, Arithmetic]:
     first = {trial.backbone: trial for trial in reversed(trials)}
     if fixed is not None:
         return dict.fromkeys(first, fixed)
-    found = dict(zip(first, choose_arithmetic(list(first.values()), order, workers), strict=True))
+    found = dict(zip(first, choose_arithmetic(list(first.values()), spec, pool), strict=True))
     return {backbone: each for backbone, each in found.items() if isinstance(each, Arithmetic)}
 
 
@@ -141,7 +140,7 @@ def _plan(trials: Sequence[TrialConfig], folds: int) -> TierPlan:
         deadline=None,
         admit=lambda _, now: None,
         effort=lambda _: 1.0,
-        patience=lambda _: 3600.0,
+        hang_timeout=lambda _: 3600.0,
         describe=lambda trial, is_start: TrialStarted(
             trial_id=trial.trial_id,
             tier=tier.name,

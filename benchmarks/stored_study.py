@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.results import parse_words, print_result
 from benchmarks.selector import ROOT, THREADS, Cohort, Seconds, cohort
 from spine_ray.data.samples import Samples
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
@@ -28,7 +30,7 @@ from spine_ray.space.config import TrialConfig, freeze_class
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted, event_to_dict
 from spine_ray.study.oof import write_oof
-from spine_ray.study.paths import StudyPaths, read_json, replace_text
+from spine_ray.study.paths import StudyPaths, copy_of, read_json, replace_text
 from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, read_record, write_record
 from spine_ray.study.tables import Cost, cost_key, write_costs, write_samples, write_trials
 from spine_ray.study.trials import trials_from_events
@@ -68,26 +70,29 @@ FREEZES = (0.0, 0.5, 0.75)
 def main() -> None:
     """Write the study if there is none, and time the command on it."""
     parser = argparse.ArgumentParser(description="Time the selection from a stored study of made-up trials.")
-    parser.add_argument("study", type=Path)
+    parser.add_argument("study", nargs="?", type=Path)
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--rows", type=int, default=DEV_ROWS, help=f"dev rows; default: {DEV_ROWS}")
-    given = parser.parse_args()
-    paths, written = StudyPaths(given.study.resolve()), {}
-    if not paths.record.exists():
-        began = time.perf_counter()
-        write_study(paths, given.trials, given.rows)
-        seconds = time.perf_counter() - began
-        written = {"trials": given.trials, "dev_rows": given.rows, "classes": len(CLASSES), "seconds": seconds}
-    elif read_record(paths.root).data != DATA:
-        parser.error(f"{given.study} holds a study that is not of this benchmark")
-    runs = [timed_edits(paths) for _ in range(REPEATS)]
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    given = parse_words(parser, quick={"trials": 8, "rows": 400, "repeats": 1}, needed=["study"])
+    with tempfile.TemporaryDirectory() as folder:
+        paths, written = StudyPaths((given.study or Path(folder)).resolve()), {}
+        if not paths.record.exists():
+            began = time.perf_counter()
+            write_study(paths, given.trials, given.rows)
+            seconds = time.perf_counter() - began
+            written = {"trials": given.trials, "dev_rows": given.rows, "classes": len(CLASSES), "seconds": seconds}
+        elif read_record(paths.root).data != DATA:
+            parser.error(f"{given.study} holds a study that is not of this benchmark")
+        runs = [timed_edits(paths) for _ in range(given.repeats)]
     best = {words: min((run[words] for run in runs), key=lambda run: run["wall"]) for words in ("select", "drop")}
-    print(json.dumps({"written": written, "best_seconds": best, "runs": runs}, indent=1))
+    print_result({"written": written, "best_seconds": best, "runs": runs})
 
 
 def timed_edits(paths: StudyPaths) -> dict[str, Any]:
     """Choose an ensemble where there is none, drop its first member, and return the seconds of both processes."""
-    paths.ensemble.unlink(missing_ok=True)
+    for answer in (paths.ensemble, copy_of(paths.ensemble)):
+        answer.unlink(missing_ok=True)
     choosing = seconds_of([str(paths.root)])
     members = [member["trial_id"] for member in read_json(paths.ensemble)["members"]]
     dropping = seconds_of([str(paths.root), "--drop", members[0]])

@@ -1,7 +1,7 @@
 """How fast a search is: spine_ray, plain Ray Tune with timm, and the bare arithmetic, on the same trials.
 
     python -m benchmarks.throughput > throughput.json
-    python -m benchmarks.throughput --quick
+    python -m benchmarks.throughput --backbones mobilenetv3_small_100 --rates 2e-3 --resolution 64 --repeats 1
 
 Every run of a side is a process of its own, and its whole life is timed. Progress goes to stderr, JSON to stdout.
 Nothing else may run beside it: other work falls on one side or the other, and `machine_cpu_seconds` shows it.
@@ -33,6 +33,7 @@ from benchmarks.comparison import (
     summary_of_side,
 )
 from benchmarks.fold_table import FoldTable, read_table
+from benchmarks.results import parse_words, print_result, say
 from benchmarks.sides import (
     EQUAL,
     SIDES,
@@ -87,7 +88,17 @@ class Mix:
         )
 
 
-QUICK = Mix(backbones=("mobilenetv3_small_100",), rates=(2e-3,), resolution=64, pictures=240, repeats=1)
+QUICK = Mix(
+    backbones=("test_resnet",),
+    freezes=(0.75,),
+    rates=(2e-3,),
+    resolution=32,
+    epochs=1,
+    folds=2,
+    pictures=40,
+    classes=4,
+    repeats=1,
+)
 
 
 @dataclass(slots=True)
@@ -106,7 +117,7 @@ class Runs:
 
 def main() -> None:
     """Measure all sides in turn and print the comparison, or be one side."""
-    given = _parser().parse_args()
+    given = parse_words(_parser(), quick={})
     if given.order:
         run_side(read_order(given.order))
         return
@@ -116,7 +127,7 @@ def main() -> None:
         folder = given.folder.absolute() if given.folder else Path(name)
         _draw(folder, mix)
         runs = measure(mix, folder, sides, dict(given.arithmetic))
-    print(json.dumps({"mix": asdict(mix), "workers": WORKERS, **report(mix.trials(), runs)}, indent=2))
+    print_result({"mix": asdict(mix), "workers": WORKERS, **report(mix.trials(), runs)})
 
 
 def mix_of(given: argparse.Namespace) -> Mix:
@@ -156,7 +167,7 @@ def measure(mix: Mix, folder: Path, sides: Sequence[Side], arithmetic: Mapping[s
         busy = None if before is None or after is None else round(after - before, 2)
         runs.machine_cpu.setdefault(side, []).append(busy)
         told = f"{wall:.1f} s, the whole machine's CPU {busy} s"
-        print(f"{side}, run {repeat + 1} of {mix.repeats}: {told}", file=sys.stderr, flush=True)
+        say(f"{side}, run {repeat + 1} of {mix.repeats}: {told}")
     return runs
 
 
@@ -263,7 +274,6 @@ def _backbone_arithmetic(text: str) -> tuple[str, Arithmetic]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare spine_ray with plain Ray Tune and with bare arithmetic.")
-    parser.add_argument("--quick", action="store_true", help="one backbone, one rate, 64 px, one repeat")
     parser.add_argument("--equal", action="store_true", help="spine_ray once more in float32, contiguous, each repeat")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["plain", "spine", "bare"])
     parser.add_argument("--repeats", type=int)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.views
 
-Prints one line of JSON a run, then the mean rise of held-out log-loss over as many views as epochs.
+Prints the loss of every run, and the mean rise of held-out log-loss over as many views as epochs.
 """
 
+import argparse
 import itertools
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from benchmarks.recipes import pictures_of
+from benchmarks.recipes import PER_CLASS, pictures_of
+from benchmarks.results import parse_words, print_result, say
 from spine_ray.core import activations
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.fit import Fit
@@ -35,14 +36,24 @@ from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 
-SETS = ("digits", "noise", "lattice", "shape")
-BACKBONES = ("test_byobnet", "test_convnext", "test_vit")
-FREEZES = (0.75, 1.0)
-EPOCHS = 12
-VIEWS = (1, 2, 3, 6, EPOCHS)
 RATE = 2e-3
 RESOLUTION = 32
 WEIGHTS = Path(__file__).parents[1] / "search_spaces" / "small_weights"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """What is trained."""
+
+    sets: tuple[str, ...] = ("digits", "noise", "lattice", "shape")
+    backbones: tuple[str, ...] = ("test_byobnet", "test_convnext", "test_vit")
+    freezes: tuple[float, ...] = (0.75, 1.0)
+    views: tuple[int, ...] = (1, 2, 3, 6, 12)
+    """The last is the number of epochs."""
+    per_class: int = PER_CLASS
+
+
+QUICK = Mix(sets=("digits", "noise"), backbones=("test_byobnet",), views=(1, 2), per_class=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +64,25 @@ class Run:
     backbone: str
     freeze: float
     views: int
+    epochs: int
+    per_class: int
 
 
-def runs() -> Iterator[Run]:
+def runs(mix: Mix) -> Iterator[Run]:
     """Return everything that is trained."""
-    for name, backbone, freeze, views in itertools.product(SETS, BACKBONES, FREEZES, VIEWS):
-        yield Run(name, backbone, freeze, views)
+    for name, backbone, freeze, views in itertools.product(mix.sets, mix.backbones, mix.freezes, mix.views):
+        yield Run(name, backbone, freeze, views, mix.views[-1], mix.per_class)
 
 
 def measure(run: Run) -> dict[str, object]:
     """Train on two thirds of a set, three times, and score the rest."""
     torch.set_num_threads(1)
     activations.PART_VIEWS = activations.HEAD_VIEWS = 0.0  # what is to be found out
-    files, labels = pictures_of(run.name)
+    files, labels = pictures_of(run.name, run.per_class)
     ids = [f"{run.name}-{row}" for row in range(len(files))]
     pixels = build_pixels(files.__getitem__, ids, short_side(RESOLUTION))
     flip = run.name != "digits"
-    recipe = replace(start_recipe("pretrained", "part"), epochs=EPOCHS, lr=RATE, head_lr_factor=1.0, flip=flip)
+    recipe = replace(start_recipe("pretrained", "part"), epochs=run.epochs, lr=RATE, head_lr_factor=1.0, flip=flip)
     config = TrialConfig(backbone=run.backbone, resolution=RESOLUTION, freeze=run.freeze, recipe=recipe)
     file = WEIGHTS / f"{run.backbone}.safetensors"
     setup = Setup(device=torch.device("cpu"), arithmetic=FLOAT32, weights=file, activation_bytes=0)
@@ -85,7 +98,7 @@ def measure(run: Run) -> dict[str, object]:
     losses = []
     for fold, (train, held_out) in enumerate(StratifiedKFold(3, shuffle=True, random_state=0).split(labels, labels)):
         fit = Fit(recipe, task, train, fold, network.learner(recipe.batch_size), inputs)
-        for epoch in range(EPOCHS):
+        for epoch in range(run.epochs):
             fit.train_epoch(epoch)
         logits = fit.logits(np.asarray(held_out, np.int64))
         predicted = log_probs(logits, fit_temperature(logits, labels[held_out]))
@@ -94,19 +107,26 @@ def measure(run: Run) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run all on every core, a process each, and print the mean rise by number of views."""
+    """Run all, some at once, and print the mean rise by number of views."""
+    parser = argparse.ArgumentParser(description="What fewer training views than epochs cost.")
+    parser.add_argument("--processes", type=int, default=2, help="one thread each; default: 2")
+    given = parse_words(parser, quick={"processes": 1})
+    mix = QUICK if given.quick else Mix()
     losses: dict[tuple[object, ...], dict[int, float]] = defaultdict(dict)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(measure, runs()):
-            print(json.dumps(result), flush=True)
+    results = []
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        for result in pool.map(measure, runs(mix)):
+            results.append(result)
+            say(json.dumps(result))
             key = (result["name"], result["backbone"], result["freeze"])
             losses[key][int(str(result["views"]))] = float(str(result["log_loss"]))
-    for views, freeze in itertools.product(VIEWS, FREEZES):
-        rises = [each[views] - each[EPOCHS] for key, each in losses.items() if key[2] == freeze]
-        error = stdev(rises) / len(rises) ** 0.5
-        told = {"views": views, "freeze": freeze, "mean_rise": round(fmean(rises), 4), "error": round(error, 4)}
-        print(json.dumps({**told, "runs": len(rises)}))
-    sys.stdout.flush()
+    rises = []
+    for views, freeze in itertools.product(mix.views, mix.freezes):
+        found = [each[views] - each[mix.views[-1]] for key, each in losses.items() if key[2] == freeze]
+        error = stdev(found) / len(found) ** 0.5
+        told = {"views": views, "freeze": freeze, "mean_rise": round(fmean(found), 4), "error": round(error, 4)}
+        rises.append({**told, "runs": len(found)})
+    print_result({"runs": results, "rises": rises})
 
 
 if __name__ == "__main__":
