@@ -172,6 +172,7 @@ def _kept(hits: npt.NDArray[np.float64], prior: float, seed: int) -> tuple[float
     known = means[:, 0] - prior
     if np.quantile(known, 0.025) <= 0.0:
         return None, None, None
-    shares = (means[:, 1] - prior) / known
+    informative = known > 0.0  # of the few draws in which nothing is known there is no share to keep
+    shares = (means[informative, 1] - prior) / known[informative]
     low, high = np.quantile(shares, [0.025, 0.975])
     return float((hits[1].mean() - prior) / (hits[0].mean() - prior)), float(low), float(high)
