@@ -55,6 +55,16 @@ def test_only_the_public_selector_takes_many_arguments() -> None:
     assert many == {"select"}
 
 
+def test_no_test_imports_another_test() -> None:
+    """What tests share lies in tests/support, so that a test can be moved or removed alone."""
+    for module in sorted((ROOT / "tests").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(module.read_text())))
+        imported = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        imported += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        tests = [name for name in imported if name.rpartition(".")[2].startswith("test_")]
+        assert tests == [], module
+
+
 def test_commands_do_not_load_torch_to_parse_their_words() -> None:
     code = "import spine_ray.search, sys; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
