@@ -1,4 +1,4 @@
-"""What is tried next in a tier: start recipes first, then suggestions; which of them, and when the control runs."""
+"""The queue of a tier's trials: start recipes first, then suggestions, the shuffled-label control among them."""
 
 import itertools
 import random
@@ -24,7 +24,7 @@ _COST_EXPONENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is known of one configuration of the tier."""
+    """The state of one configuration of the tier."""
 
     config: TrialConfig
     state: str
@@ -35,7 +35,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class TransferHint:
-    """What a setting did for a backbone of an earlier tier, which a sampler may take for a hint at the next."""
+    """The effect of a setting on a backbone of an earlier tier, a hint for the sampler of the next."""
 
     config: TrialConfig
     change: float
@@ -44,7 +44,7 @@ class TransferHint:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SearchDomain:
-    """What may be suggested in a tier. Two are the same only if they are one, so that what follows from it is kept."""
+    """The configurations that may be suggested in a tier. Compared by identity, so that what follows from it is cached."""
 
     tier: TierSpace
     weights: WeightsKind
@@ -148,7 +148,7 @@ class TrialQueue:
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        """What was not admitted so far."""
+        """The configurations that were not admitted so far."""
         return tuple(self.suggester.refused.values())
 
     def next_trial(self) -> "QueuedTrial | None":

@@ -159,7 +159,7 @@ def _led_backbone(domain: SearchDomain, names: Sequence[str], seed: int) -> str 
 
 
 class _Record(FrozenTrial):
-    """What the sampler is told of an outcome. Nobody changes its values, so its study need not copy them."""
+    """An outcome as an Optuna trial. Its values never change, so its study need not copy them."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Record":
         return copy.copy(self)

@@ -62,7 +62,7 @@ def simulate_tier(
 
 
 class _Stage:
-    """What happens to one trial at a time."""
+    """The trials of a tier, started and moved on one at a time."""
 
     def __init__(self, plan: TierPlan, clock: VirtualClock, script: Script, on_event: Callable[[Event], None]) -> None:
         self.queue: TrialQueue = plan.queue(lambda: clock.now)

@@ -1,4 +1,4 @@
-"""When a running trial is stopped, whoever runs it: at the rungs, at a loss that is no number, at the deadline."""
+"""Early stopping of trials, whoever runs them: at the rungs, at a loss that is no number, at the deadline."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class StoppingRule:
 
     @property
     def is_over(self) -> bool:
-        """Whether the deadline has passed."""
+        """True after the deadline."""
         return self._deadline is not None and self._now() > self._deadline
 
     def why_stop(self, trial: TrialStarted, epoch: EpochDone) -> str | None:

@@ -1,4 +1,4 @@
-"""How workers on other nodes get the driver's files. Imports nothing heavy: it travels through thin processes."""
+"""Access of other nodes to the driver's files. Imports nothing heavy: it travels through thin processes."""
 
 from dataclasses import dataclass
 from pathlib import Path

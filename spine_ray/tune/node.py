@@ -1,4 +1,4 @@
-"""What a worker needs on its own node of a cluster: pictures decoded there, weights fetched there, once a node.
+"""Files that a worker needs on its node of a cluster: pictures decoded there, weights fetched there, once a node.
 
 Pictures are read from where the data lies; files that the driver's machine has travel through Ray.
 """

@@ -67,12 +67,12 @@ class RayPool:
 
     @property
     def layout(self) -> PoolLayout:
-        """How many workers there are, and what each has."""
+        """The number of workers and the resources of each."""
         return self._layout
 
     @property
     def actors(self) -> tuple[Any, ...]:
-        """Their handles."""
+        """Handles of the workers."""
         return self._actors
 
     def resize(self, layout: PoolLayout) -> None:
@@ -108,7 +108,7 @@ class RayPool:
         *args: Any,
         on_done: Callable[[Any], None] = lambda _: None,
     ) -> list[Any]:
-        """Have a task done for every configuration, each worker taking up the next when its last is done."""
+        """Run a task for every configuration; each worker takes up the next when its last is done."""
         waiting, idle = deque(enumerate(configs)), list(reversed(self._actors))
         running: dict[Any, tuple[int, Any]] = {}
         results: list[Any] = [None] * len(configs)

@@ -1,4 +1,4 @@
-"""What Ray Tune asks for the next trial: it passes on what the queue hands out, and how each trial ended."""
+"""The queue as a searcher of Ray Tune: passes on its trials, and how each trial ended."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -33,7 +33,7 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Have one epoch of one fold trained; the report says what came of it."""
+        """Train one epoch of one fold and return its report."""
         report = self._steps.next()
         return {"log_loss": report.log_loss, "done": report.is_last, "report": report}
 
@@ -49,14 +49,14 @@ class _RayWorker:
         self._actor, self._spec = actor, spec
 
     def begin(self, request: TrialRequest) -> Beginning:
-        """Wait until the worker is there, and have it take up a trial."""
+        """Wait until the worker is there, and begin a trial on it."""
         self._await_actor()
         # Once more, because a worker that raised before leaves when it is asked again.
         begun: Beginning = self._call("begin", request, retries=1)
         return begun
 
     def next_epoch(self, request: TrialRequest) -> EpochReport:
-        """Have one epoch trained. A worker that dies takes the trial's state along, so it is not simply asked again."""
+        """Train one epoch. A worker that dies takes the trial's state along, so it is not simply asked again."""
         done: EpochReport = self._call("next_epoch", request, retries=0)
         return done
 
@@ -76,7 +76,7 @@ class _RayWorker:
             raise failure_of(error) from error
 
     def _call(self, task: str, request: TrialRequest, retries: int) -> Any:
-        """Have the worker do something.
+        """Call a method of the worker.
 
         Raises:
             WorkFailedError: If it could not, or took far longer than such work does.

@@ -1,4 +1,4 @@
-"""One tier as one Tuner, built from what the ledger knows and from nothing of ray's own."""
+"""A tier as one Tuner of Ray, built from what the ledger knows and from nothing of Ray's own."""
 
 import contextlib
 import time

@@ -12,7 +12,7 @@ FailureKind = Literal["hopeless", "error", "lost"]
 
 
 class WorkFailedError(Exception):
-    """What a worker could not do. Plain values, because the error itself may be of a package that is not loaded here.
+    """A failed task of a worker, in plain values: the error itself may be of a package that is not loaded here.
 
     Args:
         reason: One line.
@@ -31,7 +31,7 @@ class WorkFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WorkFailure:
-    """A task that no worker could do, after the retries, and why."""
+    """A task that failed on its worker, after the retries, and why."""
 
     config: TrialConfig
     reason: str

@@ -49,7 +49,7 @@ class InProcessPool:
 
     @property
     def layout(self) -> PoolLayout:
-        """What this process has."""
+        """The resources of this process."""
         return self._layout
 
     def resize(self, layout: PoolLayout) -> None:

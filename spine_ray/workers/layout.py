@@ -1,4 +1,4 @@
-"""How the cores and GPUs of a machine or cluster are divided among workers."""
+"""Division of a machine's or cluster's cores and GPUs among workers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Nodes = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class PoolLayout:
-    """How many trials run at once, and what each worker has."""
+    """The number of workers and the resources of each."""
 
     count: int
     cpus: int
@@ -31,7 +31,7 @@ class PoolLayout:
 
     @property
     def device(self) -> Device:
-        """Where a worker trains."""
+        """The device on which a worker trains."""
         return "cuda" if self.gpus > 0 else "cpu"
 
 

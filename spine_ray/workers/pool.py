@@ -1,4 +1,4 @@
-"""What a search asks of those who train, whether they are processes of Ray or this process itself."""
+"""The interface between a search and its workers, be they processes of Ray or this process itself."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
@@ -20,7 +20,7 @@ class WorkerPool(Protocol):
 
     @property
     def layout(self) -> PoolLayout:
-        """How many there are, and what each has."""
+        """The number of workers and the resources of each."""
 
     def resize(self, layout: PoolLayout) -> None:
         """Replace the workers by those of another layout; only between tiers."""
@@ -45,7 +45,7 @@ class WorkerPool(Protocol):
         *args: Any,
         on_done: Callable[[Any], None] = lambda _: None,
     ) -> list[Any]:
-        """Have a task done for every configuration.
+        """Run a task for every configuration.
 
         Args:
             task: Which.

@@ -1,4 +1,4 @@
-"""How many workers are asked for, and on what: the values of `--workers` and `--on`."""
+"""Requested workers: the values of `--workers` and `--on`."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _DEVICES: dict[str, Device] = {"CPU": "cpu", "GPU": "cuda"}
 
 @dataclass(frozen=True, slots=True)
 class WorkerRequest:
-    """So many workers, with one device each."""
+    """A number of workers, with one device each."""
 
     count: int
     """0 for none beside this process: its trials run here, without Ray."""
@@ -32,7 +32,7 @@ class WorkerRequest:
 
     @property
     def is_in_process(self) -> bool:
-        """Whether trials run in this process."""
+        """True where trials run in this process."""
         return self.count == 0
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What every worker of a search must know. Imports nothing heavy: it travels through processes that never train."""
+"""The facts that all workers of a search share. Imports nothing heavy: it travels through processes that never train."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class NodeFiles(Protocol):
-    """How a node of a cluster gets what the driver's machine has."""
+    """Access of a cluster's node to files of the driver's machine."""
 
     def __hash__(self) -> int:
         """Return a hash: what was opened with it is kept."""

@@ -14,7 +14,7 @@ from spine_ray.workers.failures import Attempts, WorkFailedError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRequest:
-    """One trial that a worker is asked to train, or its shuffled-label control."""
+    """A trial that a worker is asked to train, or its shuffled-label control."""
 
     started: TrialStarted
     is_control: bool
@@ -31,7 +31,7 @@ class TrialRequest:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Where a worker took up a trial."""
+    """The point at which a worker took up a trial."""
 
     step: int
     """Epochs that its checkpoint held, over all folds; 0 where it began anew."""
@@ -41,7 +41,7 @@ class Beginning:
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """One epoch as a worker reports it."""
+    """An epoch as a worker reports it."""
 
     epoch: EpochDone
     is_last: bool
@@ -52,7 +52,7 @@ class EpochReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
-    """One step of a trial as the search sees it: an epoch, or the reason why the trial was given up."""
+    """A step of a trial as the search sees it: an epoch, or the reason why the trial was given up."""
 
     done: EpochReport | None = None
     resumed: tuple[TrialResumed, ...] = ()
@@ -61,7 +61,7 @@ class StepReport:
 
     @property
     def is_last(self) -> bool:
-        """Whether the trial is over by itself: complete, or given up."""
+        """True where the trial is over by itself: complete, or given up."""
         return self.done is None or self.done.is_last
 
     @property
@@ -71,7 +71,7 @@ class StepReport:
 
     @property
     def status(self) -> Status:
-        """How a trial ended whose last step this is."""
+        """The status of a trial whose last step this is."""
         if self.done is not None and self.done.is_last:
             return "completed"
         return "stopped" if math.isfinite(self.log_loss) else "failed"
@@ -104,7 +104,7 @@ class TrialSteps:
         self._resumed: list[TrialResumed] = []
 
     def next(self) -> StepReport:
-        """Have one epoch of one fold trained."""
+        """Train one epoch of one fold."""
         while True:
             try:
                 return self._next_epoch()

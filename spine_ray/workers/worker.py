@@ -1,4 +1,4 @@
-"""One worker: trains trials an epoch at a time, measures costs, refits and scores members."""
+"""The worker: trains trials an epoch at a time, measures costs, refits and scores members."""
 
 import math
 import time
