@@ -44,7 +44,7 @@ class TransferHint:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SearchDomain:
-    """The configurations that may be suggested in a tier. Compared by identity, so that what follows from it is cached."""
+    """The configurations that may be suggested in a tier. Compared by identity, which what is cached of it relies on."""
 
     tier: TierSpace
     weights: WeightsKind

@@ -44,8 +44,10 @@ def suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> I
     """Ask a sampler that is built from the outcomes alone; after the first suggestions draw at random."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize")
-    told = (_record(domain, outcome) for outcome in (*_transferred(domain, outcomes), *_remembered(domain, outcomes)))
-    study.add_trials([record for record in told if record is not None])
+    records = (
+        _record(domain, outcome) for outcome in (*_transferred(domain, outcomes), *_remembered(domain, outcomes))
+    )
+    study.add_trials([record for record in records if record is not None])
     names, kept, asks = _backbones(domain), dict[Any, Any](), sampler_asks(len(outcomes))
     for attempt in itertools.count():
         seed = derive_seed(domain.seed, "suggest", domain.tier.name, number, attempt) % 2**32

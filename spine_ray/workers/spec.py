@@ -1,4 +1,4 @@
-"""The facts that all workers of a search share. Imports nothing heavy: it travels through processes that never train."""
+"""The facts that all workers of a search share. Imports nothing heavy: it travels through thin processes."""
 
 from dataclasses import dataclass
 from pathlib import Path
