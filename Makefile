@@ -9,12 +9,14 @@ READY := $(VENV)/.ready
 search: $(READY)
 	$(BIN)/python -m spine_ray.search --space ladder
 
+# Two processes: a test module runs in one of them, with its fixtures.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Long ones: deaths by the dozen, servers and backbones that fail in every way, fresh environments, a fuzz of hours.
+# What is long by nature, all of it or one part: make drills PART=deaths. The parts are the folders of tests/drills.
+PART ?=
 drills: $(READY)
-	$(BIN)/python -m pytest tests/drills
+	$(BIN)/python -m pytest tests/drills/$(PART)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

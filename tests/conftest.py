@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each module's tests on one worker of pytest-xdist, with their fixtures, and begin with those that use Ray."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: "ray" not in item.get_closest_marker("xdist_group").args)
+    """Begin with modules that take long, so that no worker of pytest-xdist is left with one in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -180,7 +177,7 @@ def tiny_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def one_ray_worker() -> Iterator[RayPool]:
-    """Start Ray with one worker on the one core that there is here, for all tests of its xdist group `ray`."""
+    """Start Ray with one worker on the one core that there is here, for all tests that need no more of it."""
     from spine_ray.tune.ray_pool import ray_pool
     from spine_ray.workers.request import WorkerRequest
 

@@ -15,7 +15,7 @@ from spine_ray.study.tables import read_costs, read_samples
 from spine_ray.study.trials import Trial, trials_from_events
 from tests.support.tiny_search import CLASSES, oof_bytes, run_here, write_pictures
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
+pytestmark = pytest.mark.long
 
 SPACE = """
 folds: 2

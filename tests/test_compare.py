@@ -22,10 +22,7 @@ from tests.support.chromium import Page, find_chromium, open_page
 from tests.support.tiny_search import WORDS, run_here
 from tests.support.tracked import differences
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.long
 NO_ACCOUNTS = "/ajax-api/2.0/mlflow/users/current"
 """MLflow's page asks who is logged in; a server without accounts answers 404."""
 RECORD_LINES = """

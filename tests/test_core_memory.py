@@ -15,6 +15,8 @@ from spine_ray.core.inputs import pictures_for
 from spine_ray.core.memory import Portion, forget_peak, is_out_of_memory, peak_memory_mb
 from spine_ray.core.network import Network
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 SHORT_OF_MEMORY = """

@@ -11,6 +11,8 @@ from spine_ray.study.trials import trials_from_events
 from tests.support.deaths import WORDS, Story, check_that_they_are_one, live_and_die, two_studies
 from tests.support.tiny_search import run_here
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:

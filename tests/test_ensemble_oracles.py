@@ -44,6 +44,8 @@ from tests.support.gain_coverage import (
     select_logits,
 )
 
+pytestmark = pytest.mark.long
+
 POOLS: tuple[PoolName, ...] = ("log", "prob")
 
 

@@ -17,6 +17,8 @@ from spine_ray.ship.bundle import open_bundle
 from spine_ray.study.paths import StudyPaths
 from spine_ray.track.mlflow_log import sqlite_uri
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def exported(shipped_study, tmp_path_factory):

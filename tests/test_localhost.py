@@ -21,7 +21,7 @@ from tests.support.tracked import started, whole_trial
 LOCAL = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print('joined')"
 pytestmark = [
-    pytest.mark.xdist_group("ray"),
+    pytest.mark.long,
     pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets"),
 ]
 
@@ -69,7 +69,6 @@ def listening() -> Iterator[tuple[str, str, int]]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
 def test_the_mlflow_ui_listens_on_this_machine_alone(tmp_path, monkeypatch):
     paths = StudyPaths(tmp_path / "study")
     for event in whole_trial(started()):

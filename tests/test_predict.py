@@ -16,6 +16,8 @@ from spine_ray.ensemble.metrics import log_loss
 from spine_ray.predict import main
 from spine_ray.ship.bundle import new_folder, open_bundle, write_bundle
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 ALONE = """
 import importlib.metadata, re, sys

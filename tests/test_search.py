@@ -13,8 +13,7 @@ from spine_ray.study.trials import trials_from_events
 from tests.support.study_checks import check_files, tracked_trials
 from tests.support.tiny_search import WORDS, exit_code, oof_bytes, run, run_here, write_pictures
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
-
+pytestmark = pytest.mark.long
 
 TIERS = ("light", "mid", "heavy")
 

@@ -12,6 +12,8 @@ from spine_ray.study.trials import Trial, trials_from_events
 from tests.support.object_store import ObjectStore, bring_home
 from tests.support.tiny_search import WORDS, oof_bytes, run_here
 
+pytestmark = pytest.mark.long
+
 REQUESTS_A_TRIAL = 60
 
 

@@ -20,6 +20,8 @@ from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import deliver, sqlite_uri
 from tests.support.tiny_search import oof_bytes, run_here, write_pictures
 
+pytestmark = pytest.mark.long
+
 SPACE = """
 folds: 2
 resolution: 32
@@ -166,7 +168,6 @@ def test_compare_opens_a_study_with_a_file_cut_short(
 
 @pytest.mark.parametrize("how", CUTS)
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 def test_a_database_cut_short_is_written_anew_from_the_ledger(paths: StudyPaths, how: str) -> None:
     cut(paths.tracking, how)
     assert any("its runs are written anew from the ledger" in line for line in mend(paths))

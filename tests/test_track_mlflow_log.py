@@ -10,7 +10,6 @@ from spine_ray.track.mlflow_log import check_uri, deliver, public_uri, sqlite_ur
 from tests.support.tracked import Driver, differences, ended, epoch, runs_of, started, whole_trial
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.timeout(120),
 ]
 

@@ -12,7 +12,6 @@ from spine_ray.track.runs import StudyRuns
 from tests.support.tracked import differences, ended, epoch, runs_of, started, whole_trial
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.timeout(120),
 ]
 

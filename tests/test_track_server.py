@@ -10,7 +10,7 @@ from spine_ray.track.mlflow_log import deliver
 from tests.support.mlflow_server import MlflowServer, SlowProxy
 from tests.support.tracked import Driver, differences, ended, epoch, started, whole_trial
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -1,109 +1,30 @@
-"""Three nodes of a real cluster on this machine: what is told of them before anything trains."""
+"""What a node finds wrong with itself, and what only the driver can judge."""
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
-from spine_ray.tune import node_check
-from spine_ray.tune.node_check import (
-    Findings,
-    NodeNeeds,
-    NodeProbe,
-    NodeReport,
-    _compare_clock,
-    _see_what_it_wrote,
-    check_nodes,
-    versions,
-)
-from spine_ray.workers.spec import WorkerSpec
+from spine_ray.tune.node_check import Findings, NodeNeeds, NodeProbe, _compare_clock, _see_what_it_wrote, versions
+from spine_ray.tune.ray_pool import RayPool
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.long
 CPUS = len(os.sched_getaffinity(0))
+NODE = "a" * 56
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A head that runs no trials, a worker that claims a GPU, and one that was started with a single thread."""
-    cluster = Cluster(
-        initialize_head=True,
-        connect=False,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "labels": {"tier": "head"}},
+def needs(folder: Path, **changes: object) -> NodeNeeds:
+    plain = NodeNeeds(
+        token=b"token", study=str(folder), data=None, driver="", weights=(), versions=versions(), threads=1
     )
-    for tier, gpus, threads in (("heavy", 1, CPUS), ("light", 0, 1)):
-        limit = {"OMP_NUM_THREADS": str(threads)}
-        cluster.add_node(num_cpus=CPUS, num_gpus=gpus, labels={"tier": tier}, env_vars=limit)
-    cluster.wait_for_nodes()
-    code = str(Path(node_check.__file__).parents[2])
-    ray.init(address=cluster.address, runtime_env={"env_vars": {"PYTHONPATH": code}}, log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
-    folder = tmp_path_factory.mktemp("nodes")
-    file = folder / "test_vit.safetensors"
-    file.write_bytes(b"weights")
-    return WorkerSpec(
-        study=folder / "study",
-        holder="",
-        pixels=folder,
-        seed=0,
-        weights=(("test_vit", file, "0" * 64),),
-        device="cpu",
-        threads=CPUS,
-    )
-
-
-@pytest.fixture(scope="module")
-def reports(cluster: Cluster, spec: WorkerSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[NodeReport, ...]:
-    data = tmp_path_factory.mktemp("data")
-    (data / "cat").mkdir()
-    return check_nodes(spec, str(data))
-
-
-def of_tier(reports: tuple[NodeReport, ...], tier: str) -> NodeReport:
-    (found,) = [report for report in reports if f"({tier})" in report.name]
-    return found
-
-
-def test_there_is_one_line_for_each_node(reports: tuple[NodeReport, ...]) -> None:
-    assert len(reports) == 3
-    assert all("\n" not in report.line for report in reports)
-
-
-def test_a_head_without_cpus_needs_no_weights_and_no_threads(reports: tuple[NodeReport, ...]) -> None:
-    head = of_tier(reports, "head")
-    assert head.problems == ()
-    assert head.line.startswith("node ")
-    assert {"no trials", "data read", "study shared"} <= set(head.seen)
-    assert not any("CPUs" in seen or "weights" in seen for seen in head.seen)
-
-
-def test_a_gpu_that_is_offered_and_not_there_is_the_one_problem_of_its_node(reports: tuple[NodeReport, ...]) -> None:
-    heavy = of_tier(reports, "heavy")
-    assert heavy.problems == ("offers 1 GPUs, and torch sees 0",)
-    assert heavy.line.endswith("NOT ready: offers 1 GPUs, and torch sees 0")
-    assert {f"{len(versions())} versions as here", "1 files of weights within reach", f"{CPUS} CPUs"} <= set(heavy.seen)
-
-
-@pytest.mark.skipif(CPUS < 2, reason="one thread is all there is")
-def test_a_node_that_was_started_with_one_thread_is_told(reports: tuple[NodeReport, ...]) -> None:
-    light = of_tier(reports, "light")
-    assert light.problems == (f"was started with OMP_NUM_THREADS=1, and a worker has {CPUS} threads",)
-
-
-def test_a_study_at_a_uri_takes_what_every_node_writes(cluster: Cluster, spec: WorkerSpec, tmp_path: Path) -> None:
-    told = of_tier(check_nodes(replace(spec, uri=(tmp_path / "far").as_uri()), None), "head")
-    assert "study shared" in told.seen
-    assert list((tmp_path / "far").iterdir()) == []
+def problems(given: NodeNeeds, **resources: float) -> list[str]:
+    return NodeProbe().look(given, NODE, {"CPU": 1.0, **resources}).problems
 
 
 def test_a_study_that_a_node_keeps_for_itself_is_told(tmp_path: Path) -> None:
@@ -115,7 +36,7 @@ def test_a_study_that_a_node_keeps_for_itself_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_clock_that_is_far_off_is_told(cluster: Cluster) -> None:
+def test_a_clock_that_is_far_off_is_told(one_ray_worker: RayPool) -> None:
     class Clock:  # here, so that it travels by value: a node cannot import the tests
         def __init__(self, late: float) -> None:
             self._late = late
@@ -129,24 +50,6 @@ def test_a_clock_that_is_far_off_is_told(cluster: Cluster) -> None:
         ray.get(probe.time.remote())  # the first call waits for the process
         _compare_clock(probe, found)
         assert found.problems == expected
-
-
-def test_the_study_is_left_as_it_was(reports: tuple[NodeReport, ...], spec: WorkerSpec) -> None:
-    assert list(spec.study.iterdir()) == []
-
-
-NODE = "a" * 56
-
-
-def needs(folder: Path, **changes: object) -> NodeNeeds:
-    plain = NodeNeeds(
-        token=b"token", study=str(folder), data=None, driver="", weights=(), versions=versions(), threads=1
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
-
-
-def problems(given: NodeNeeds, **resources: float) -> list[str]:
-    return NodeProbe().look(given, NODE, {"CPU": 1.0, **resources}).problems
 
 
 def test_a_node_that_has_everything_has_no_problem(tmp_path: Path) -> None:
@@ -178,7 +81,7 @@ def test_data_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "nosuch" in told
 
 
-def test_weights_that_do_not_arrive_from_the_driver_are_told(cluster: Cluster, tmp_path: Path) -> None:
+def test_weights_that_do_not_arrive_from_the_driver_are_told(one_ray_worker: RayPool, tmp_path: Path) -> None:
     driver, file = ray.get_runtime_context().get_node_id(), tmp_path / "there.safetensors"
     file.write_bytes(b"1234")
     given = needs(tmp_path, driver=driver, weights=(("test_vit", file, 5),))

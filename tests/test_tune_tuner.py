@@ -40,7 +40,7 @@ from tests.support.tier_study import (
     write_tier_study,
 )
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 PLAN = tier_plan(TIER, "random", FOLDS, describe=describe, starts=STARTS[:1], most_trials=1)
 
 

@@ -44,7 +44,7 @@ from tests.support.tier_study import (
     write_tier_study,
 )
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 
 @pytest.fixture(scope="module", params=["in_process", "ray"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from spine_ray.data.samples import Samples
 from spine_ray.workers.spec import WorkerSpec
-from spine_ray.workers.worker_data import shuffled_labels
+from spine_ray.workers.worker_data import depot_of, shuffled_labels
 
 ROWS = 200
 FOLDS = np.where(np.arange(ROWS) % 4 == 0, -1, np.arange(ROWS) % 2)
@@ -20,25 +21,25 @@ SAMPLES = Samples(
 )
 
 
-def order(*weights: tuple[str, Path, str]) -> WorkerSpec:
+def spec(*weights: tuple[str, Path, str]) -> WorkerSpec:
     return WorkerSpec(
         study=Path("study"), holder="", pixels=Path("pixels"), seed=0, weights=weights, device="cpu", threads=1
     )
 
 
 def test_a_backbone_finds_its_weights_and_their_hash() -> None:
-    given = order(("a.tag", Path("a.safetensors"), "aaa"), ("b", Path("b.safetensors"), "bbb"))
+    given = spec(("a.tag", Path("a.safetensors"), "aaa"), ("b", Path("b.safetensors"), "bbb"))
     assert given.weights_file("b") == Path("b.safetensors")
     assert given.frozen_hash("a.tag") == "aaa"
 
 
 def test_a_backbone_without_weights_is_random() -> None:
-    assert order().weights_file("a") is None
-    assert order().frozen_hash("a") == "random"
+    assert spec().weights_file("a") is None
+    assert spec().frozen_hash("a") == "random"
 
 
-def test_equal_orders_open_the_same_work() -> None:
-    assert hash(order(("a", Path("a"), "h"))) == hash(order(("a", Path("a"), "h")))
+def test_equal_specs_open_the_same_work() -> None:
+    assert hash(spec(("a", Path("a"), "h"))) == hash(spec(("a", Path("a"), "h")))
 
 
 def test_shuffled_labels_are_dealt_among_the_dev_rows_alone() -> None:
@@ -53,3 +54,11 @@ def test_shuffled_labels_are_dealt_among_the_dev_rows_alone() -> None:
 def test_shuffled_labels_follow_from_the_seed() -> None:
     np.testing.assert_array_equal(shuffled_labels(SAMPLES, 3), shuffled_labels(SAMPLES, 3))
     assert not np.array_equal(shuffled_labels(SAMPLES, 3), shuffled_labels(SAMPLES, 4))
+
+
+def test_a_study_at_a_uri_has_a_folder_on_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
+    assert depot_of(spec()).paths.root == Path("study")
+    far = depot_of(replace(spec(), uri="s3://bucket/study"))
+    assert far.paths.root.is_relative_to(tmp_path)
+    assert far.paths.root != depot_of(replace(spec(), uri="s3://bucket/other")).paths.root

@@ -22,8 +22,8 @@ SCHEMES = ("http://", "https://", SQLITE, "postgresql", "mysql", "mssql")
 BATCH_S = 0.5
 """What happens within this time is written together, s."""
 RETRY_S = 60.0
-PATIENCE_S = 10.0
-"""How long a search waits at its end for a database on its own disk, s."""
+PATIENCE_S = 60.0
+"""How long a search waits at its end for a database on its own disk, s: to make one takes 2 to 20 s."""
 SHARE = 0.01
 """How long it waits for anything else, in units of the time that it took; half a second at least, 30 s at most."""
 

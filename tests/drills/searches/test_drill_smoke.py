@@ -15,7 +15,6 @@ from tests.support.tiny_search import oof_bytes, run
 
 pytestmark = [
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),
 ]
 
 

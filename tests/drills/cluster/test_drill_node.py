@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from spine_ray.tune import node
 from spine_ray.tune.driver_files import DriverFiles
 from spine_ray.tune.node import serve_files
 from spine_ray.workers.spec import WorkerSpec
-from spine_ray.workers.worker_data import DecodeRequest, depot_of
+from spine_ray.workers.worker_data import DecodeRequest
 
 pytestmark = pytest.mark.timeout(240)
 ROWS = 5
@@ -108,11 +107,3 @@ def test_weights_that_do_not_arrive_whole_are_refused(
 
 def test_the_drivers_node_uses_its_own_files(nodes: tuple[str, Path], files: DriverFiles, tmp_path: Path) -> None:
     assert files.weights(tmp_path / "a", "0" * 64) == tmp_path / "a"
-
-
-def test_a_study_at_a_uri_has_a_folder_on_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
-    assert depot_of(SPEC).paths.root == Path("study")
-    far = depot_of(replace(SPEC, uri="s3://bucket/study"))
-    assert far.paths.root.is_relative_to(tmp_path)
-    assert far.paths.root != depot_of(replace(SPEC, uri="s3://bucket/other")).paths.root
