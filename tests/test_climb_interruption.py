@@ -7,19 +7,21 @@ from pathlib import Path
 import pytest
 
 from spine_ray.climb.interruption import INTERRUPTED, interruptible
+from tests.support.patience import PATIENCE_S, overtime
 
 ROOT = Path(__file__).parents[1]
 BLOCK = """
 import sys, time
 import spine_ray.climb.interruption as interruption
-interruption.GRACE_S = 1.0
+interruption.GRACE_S = {grace_s}
 try:
     with interruption.interruptible(lambda: print("told", flush=True)):
-        print("ready", flush=True)
         try:
-            time.sleep(60)
+            print("ready", flush=True)
+            time.sleep(3600)
         finally:
-            {closing}
+            print("closing", flush=True)
+            time.sleep({closing_s})
 except KeyboardInterrupt:
     print("closed", flush=True)
     sys.exit(interruption.INTERRUPTED)
@@ -35,22 +37,26 @@ def test_the_first_signal_interrupts_and_the_handlers_of_before_come_back(number
 
 
 @pytest.mark.parametrize(
-    ("closing", "signals", "told"),
+    ("closing_s", "grace_s", "signals", "told", "after_s"),
     [
-        ("pass", (signal.SIGTERM,), "closed"),
-        ("time.sleep(60)", (signal.SIGINT, signal.SIGTERM), "told"),  # the second one does not wait
-        ("time.sleep(60)", (signal.SIGINT,), "told"),  # nor does the process, for ever
+        (0, 3600, (signal.SIGTERM,), "closed", 0),
+        (3600, 3600, (signal.SIGINT, signal.SIGTERM), "told", 0),  # the second one does not wait
+        (3600, 1, (signal.SIGINT,), "told", 1),  # nor does the process, for ever
     ],
 )
-def test_a_process_ends_in_order_or_else_at_once(closing: str, signals: tuple[signal.Signals, ...], told: str) -> None:
-    words = [sys.executable, "-c", BLOCK.format(closing=closing)]
+def test_a_process_ends_in_order_or_else_at_once(
+    closing_s: int, grace_s: int, signals: tuple[signal.Signals, ...], told: str, after_s: int
+) -> None:
+    words = [sys.executable, "-c", BLOCK.format(closing_s=closing_s, grace_s=grace_s)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         began = time.monotonic()
-        for number in signals:
+        process.send_signal(signals[0])
+        assert process.stdout.readline() == "closing\n"
+        for number in signals[1:]:
             process.send_signal(number)
-            time.sleep(0.2)
-        assert process.wait(timeout=20) == INTERRUPTED
-        assert time.monotonic() - began < 10.0
+        assert process.wait(timeout=PATIENCE_S) == INTERRUPTED
+        seconds = time.monotonic() - began
         assert process.stdout.read() == f"{told}\n"
+    assert after_s <= seconds < after_s + overtime()

@@ -13,6 +13,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.patience import PATIENCE_S, wait_for
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SIZE = (1600, 1300)
 FLAGS = (
@@ -49,9 +51,9 @@ class Page:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 30.0) -> Any:
+    def wait_for(self, expression: str) -> Any:
         """Return the value of an expression once it is something."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE_S
         while not (value := self.evaluate(expression)):
             assert time.monotonic() < end, f"it never came: {expression}; the page says: {self.errors}"
             time.sleep(0.2)
@@ -66,7 +68,7 @@ class Page:
         self._last += 1
         self._connection.send(json.dumps({"id": self._last, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._connection.recv(timeout=30))
+            message = json.loads(self._connection.recv(timeout=PATIENCE_S))
             if message.get("id") == self._last:
                 assert "error" not in message, message["error"]
                 return dict(message["result"])
@@ -102,15 +104,12 @@ def open_page(profile: Path) -> Iterator[Page]:
             yield Page(connection)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 def _page_address(file: Path) -> str:
-    end = time.monotonic() + 30
-    while not (file.exists() and file.read_text().count("\n")):
-        assert time.monotonic() < end, "Chromium did not start"
-        time.sleep(0.1)
+    wait_for(lambda: file.exists() and file.read_text().count("\n"))
     port = file.read_text().splitlines()[0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_S) as answer:
         pages = [target for target in json.load(answer) if target["type"] == "page"]
     return str(pages[0]["webSocketDebuggerUrl"])

@@ -16,6 +16,7 @@ from spine_ray.study.events import EpochDone, TrialEnded
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.trials import trials_from_events
+from tests.support.patience import BREATHS, PATIENCE_S, breath
 from tests.support.tiny_search import ROOT, oof_bytes, run, run_here, write_pictures
 
 SPACE = """
@@ -29,8 +30,6 @@ tiers:
   mid: {{question: Then more, backbone: [test_resnet], gate: always}}
 """
 WORDS = ("--space", "long.yaml", "--data", "pictures")
-BREATHS = 20
-"""Starts of a bare Python that a search may take to end beyond its grace: on a busy machine all takes longer."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def live_and_die(story: Story, signals: tuple[signal.Signals, ...], luck: random
     words = [sys.executable, "-m", "spine_ray.search", *WORDS, "--workers", story.workers, "--study", "killed"]
     with (story.folder / "output").open("w") as output:
         process = subprocess.Popen(words, cwd=story.folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while epochs_in(story.killed) == before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(luck.uniform(0.0, 0.5))
@@ -104,18 +103,11 @@ def live_and_die(story: Story, signals: tuple[signal.Signals, ...], luck: random
         for each in signals:
             process.send_signal(each)
             time.sleep(0.2)
-        returncode = process.wait(timeout=60)
+        returncode = process.wait(timeout=PATIENCE_S)
     seconds = time.monotonic() - began
     output_text = (story.folder / "output").read_text()
     story.deaths.append(Death(signals, seconds, returncode, output_text, breath(), family))
     return True
-
-
-def breath() -> float:
-    """Return how long a bare Python takes to start and end now, s."""
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", ""], check=True)
-    return time.monotonic() - began
 
 
 def epochs_in(study: Path) -> int:

@@ -1,13 +1,16 @@
 """A hub on this machine's loopback, which answers the hub client as the real one does, and misbehaves when told to."""
 
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+import pytest
 from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -36,6 +39,9 @@ class Hub:
     """How many transfers break off."""
     stall: float = 0.0
     """Seconds of silence before each chunk."""
+    silent_at: int | None = None
+    """Bytes after which a transfer falls silent until `goes_on`."""
+    goes_on: threading.Event = field(default_factory=threading.Event)
     sent: dict[str, bytes] = field(default_factory=dict)
     """What is sent in place of a file."""
     asked: list[tuple[str, str, str]] = field(default_factory=list)
@@ -59,11 +65,31 @@ def loopback_hub(files: dict[str, bytes]) -> Iterator[Hub]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield hub
+        hub.goes_on.set()
         server.shutdown()
         thread.join()
 
 
-def point_client_at(address: str, monkeypatch) -> None:
+@contextmanager
+def refusing_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Point the client at an address where nobody listens; yields the addresses that this process connects to."""
+    asked: list[Any] = []
+    connect = socket.socket.connect
+
+    def noted(self: socket.socket, address: Any) -> None:
+        asked.append(address)
+        connect(self, address)
+
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound but not listening: nobody else gets it, and it refuses
+        point_client_at(f"http://127.0.0.1:{held.getsockname()[1]}", monkeypatch)
+        monkeypatch.setattr(socket.socket, "connect", noted)
+        # Who waited as long as this would not be overlooked.
+        monkeypatch.setattr("spine_ray.core.hub.HUB_TIMEOUT_S", 3600.0)
+        yield asked
+
+
+def point_client_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do what HF_ENDPOINT does, which the client reads only when it is imported."""
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
@@ -143,6 +169,8 @@ class _Answers(BaseHTTPRequestHandler):
             content = content[: hub.cut]
         try:
             for start in range(0, len(content), _CHUNK):
+                if hub.silent_at is not None and start >= hub.silent_at:
+                    hub.goes_on.wait()
                 time.sleep(hub.stall)
                 self.wfile.write(content[start : start + _CHUNK])
         except (BrokenPipeError, ConnectionResetError):

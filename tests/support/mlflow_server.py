@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from spine_ray.track.client import ENVIRONMENT
+from tests.support.patience import PATIENCE_S
 
 
 class MlflowServer:
@@ -41,7 +42,7 @@ class MlflowServer:
                 stderr=output,
                 start_new_session=True,
             )
-        end = time.monotonic() + 120
+        end = time.monotonic() + PATIENCE_S
         while True:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
