@@ -44,7 +44,7 @@ class TransferHint:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SearchDomain:
-    """The configurations that may be suggested in a tier. Compared by identity, which what is cached of it relies on."""
+    """The configurations that may be suggested in a tier. Compared by identity, as is what is cached of it."""
 
     tier: TierSpace
     weights: WeightsKind
