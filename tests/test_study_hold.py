@@ -140,9 +140,7 @@ def test_a_holder_renews_its_entry(paths: StudyPaths) -> None:
     with held(paths):
         first = holder_of(paths)
         assert first is not None
-        wait_for(lambda: (now := holder_of(paths)) is not None and now.beats > first.beats)
-        later = holder_of(paths)
-    assert later is not None
+        later = wait_for(lambda: now if (now := holder_of(paths)) and now.beats > first.beats else None)
     assert replace(later, beats=0) == replace(first, beats=0)
 
 
