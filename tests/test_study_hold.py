@@ -17,6 +17,7 @@ from spine_ray.search import main as search
 from spine_ray.study import hold
 from spine_ray.study.hold import Holder, LostHoldError, held, holder_of, publishing
 from spine_ray.study.paths import StudyPaths
+from tests.support.patience import PATIENCE_S, overtime, wait_for
 
 HOLDS = """
 import sys
@@ -46,11 +47,18 @@ def paths(tmp_path: Path) -> StudyPaths:
     return StudyPaths(tmp_path / "study")
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take a holder for dead sooner."""
+def enter_elsewhere(paths: StudyPaths, beats: int = 0) -> None:
+    """Enter a holder on another machine, at one stroke: an entry that is being written says nobody."""
+    entry = paths.lock.with_name("entry")
+    entry.write_text(json.dumps(asdict(replace(ELSEWHERE, beats=beats))))
+    entry.replace(paths.lock)
+
+
+@pytest.fixture(autouse=True)
+def quick_and_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renew entries often, and take nobody for dead within any test: however busy the machine, the living live."""
     monkeypatch.setattr(hold, "BEAT_S", 0.1)
-    monkeypatch.setattr(hold, "SILENCE_S", 0.6)
+    monkeypatch.setattr(hold, "SILENCE_S", 10 * PATIENCE_S)
 
 
 def test_a_second_writer_is_refused_with_host_process_and_time_of_the_first(paths: StudyPaths) -> None:
@@ -67,9 +75,8 @@ def test_a_second_writer_is_refused_with_host_process_and_time_of_the_first(path
 
 def test_a_second_search_is_one_line_and_exit_code_2(paths: StudyPaths, capsys: pytest.CaptureFixture[str]) -> None:
     with other(paths) as process:
-        began = time.monotonic()
         assert search(["--space", "smoke", "--study", str(paths.root)]) == 2
-        assert time.monotonic() - began < 30
+        assert process.poll() is None, "it waited for the first one's end"
         process.communicate("")
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
@@ -79,26 +86,24 @@ def test_a_second_search_is_one_line_and_exit_code_2(paths: StudyPaths, capsys: 
 def test_the_hold_of_a_killed_process_is_taken_over_at_once_and_it_is_named(paths: StudyPaths) -> None:
     with other(paths) as process:
         process.kill()
-    began = time.monotonic()
-    with held(paths) as mine:
+    with held(paths) as mine:  # at once: a silence is longer than any test
         assert mine.before is not None
         assert mine.before.pid == process.pid
         now = holder_of(paths)
         assert now is not None
         assert (now.pid, now.token) == (os.getpid(), mine.token)
-    assert time.monotonic() - began < 1.0
     assert holder_of(paths) is None
 
 
-def test_a_stopped_process_still_holds(paths: StudyPaths, patient: None) -> None:
+def test_a_stopped_process_still_holds(paths: StudyPaths) -> None:
     with other(paths) as process:
-        os.kill(process.pid, 19)
+        process.send_signal(signal.SIGSTOP)
         with pytest.raises(ValueError, match=f"process {process.pid}"), held(paths):
             pass
         process.kill()
 
 
-def test_a_holder_on_another_machine_that_renews_its_entry_is_believed(paths: StudyPaths, patient: None) -> None:
+def test_a_holder_on_another_machine_that_renews_its_entry_is_believed(paths: StudyPaths) -> None:
     # What a shared mount shows of a holder whose lock this kernel does not know.
     ended = threading.Event()
 
@@ -106,15 +111,12 @@ def test_a_holder_on_another_machine_that_renews_its_entry_is_believed(paths: St
         beats = 0
         while not ended.wait(0.1):
             beats += 1
-            entry = paths.lock.with_name("entry")
-            entry.write_text(json.dumps(asdict(replace(ELSEWHERE, beats=beats))))
-            entry.replace(paths.lock)
+            enter_elsewhere(paths, beats)
 
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        while holder_of(paths) is None:
-            time.sleep(0.01)
+        wait_for(lambda: holder_of(paths) is not None)
         with pytest.raises(ValueError, match="process 4711 on node7, since 2026-11-25"), held(paths):
             pass
     finally:
@@ -122,38 +124,39 @@ def test_a_holder_on_another_machine_that_renews_its_entry_is_believed(paths: St
         thread.join()
 
 
-def test_a_holder_on_another_machine_that_is_silent_is_taken_over(paths: StudyPaths, patient: None) -> None:
-    paths.lock.write_text(json.dumps(asdict(ELSEWHERE)))
+def test_a_holder_on_another_machine_that_is_silent_is_taken_over_after_the_silence(
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "SILENCE_S", 0.6)
+    enter_elsewhere(paths)
     began = time.monotonic()
     with held(paths) as mine:
+        seconds = time.monotonic() - began
         assert mine.before == ELSEWHERE
-    assert 0.6 <= time.monotonic() - began < 5.0
+    assert 0.6 <= seconds < 0.6 + overtime()
 
 
-def test_a_holder_renews_its_entry(paths: StudyPaths, patient: None) -> None:
+def test_a_holder_renews_its_entry(paths: StudyPaths) -> None:
     with held(paths):
         first = holder_of(paths)
-        time.sleep(0.5)
-        later = holder_of(paths)
-    assert first is not None
-    assert later is not None
-    assert later.beats > first.beats
+        assert first is not None
+        later = wait_for(lambda: now if (now := holder_of(paths)) and now.beats > first.beats else None)
     assert replace(later, beats=0) == replace(first, beats=0)
 
 
-def test_a_holder_that_was_taken_over_is_interrupted_and_leaves_the_new_entry(paths: StudyPaths, patient: None) -> None:
+def test_a_holder_that_was_taken_over_is_interrupted_and_leaves_the_new_entry(paths: StudyPaths) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt), held(paths):
-            paths.lock.write_text(json.dumps(asdict(ELSEWHERE)))
-            time.sleep(5)
+            enter_elsewhere(paths)
+            time.sleep(PATIENCE_S)
     finally:
         signal.signal(signal.SIGINT, before)
     assert holder_of(paths) == ELSEWHERE
 
 
 def test_a_file_system_without_locks_is_held_by_the_entry_alone(
-    paths: StudyPaths, patient: None, monkeypatch: pytest.MonkeyPatch
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hold, "_lock", lambda lock: None)  # what ENOLCK comes to
     monkeypatch.setattr(hold, "SETTLE_S", 0.1)

@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.remote import Mirror, Remote
 from spine_ray.study.sender import NotSentError, Sender
+from tests.support.patience import wait_for
 
 
 def mirror_of(tmp_path: Path, there: str) -> Mirror:
@@ -17,10 +17,7 @@ def test_what_changes_is_sent_while_the_search_goes_on(tmp_path: Path) -> None:
     mirror = mirror_of(tmp_path, "there")
     sender = Sender(mirror, pause_s=0.05)
     StudyPaths(mirror.folder).record.write_text("{}")
-    until = time.monotonic() + 10
-    while not (tmp_path / "there" / "study.json").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for((tmp_path / "there" / "study.json").exists)
     sender.close()
 
 
@@ -41,12 +38,12 @@ def test_a_uri_that_does_not_take_the_study_is_said_at_the_end_with_where_it_is(
         sender.close()
 
 
-def test_a_uri_that_comes_back_gets_everything(tmp_path: Path) -> None:
+def test_a_uri_that_comes_back_gets_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "taken").write_text("in the way for now")
     mirror = mirror_of(tmp_path, "taken")
     StudyPaths(mirror.folder).record.write_text("{}")
     sender = Sender(mirror, pause_s=0.05)
-    time.sleep(0.2)
+    wait_for(lambda: "does not take the study" in caplog.text)
     (tmp_path / "taken").unlink()
     sender.close()
     assert (tmp_path / "taken" / "study.json").exists()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 PATIENCE_S = 120.0
 """Longest wait for what happens at all, s: a wait ends with its event, so that only what hangs meets this."""
@@ -15,12 +16,13 @@ BREATHS = 20
 """Starts of a bare Python that something may take beyond its time: on a busy machine all takes longer."""
 
 
-def wait_for(has_happened: Callable[[], object]) -> None:
-    """Return once something has happened."""
+def wait_for(look: Callable[[], Any]) -> Any:
+    """Look again and again, and return what is seen once it is something."""
     end = time.monotonic() + PATIENCE_S
-    while not has_happened():
+    while not (seen := look()):
         assert time.monotonic() < end, f"it has not happened within {PATIENCE_S:.0f} s"
         time.sleep(0.02)
+    return seen
 
 
 def breath() -> float:

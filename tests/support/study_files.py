@@ -66,6 +66,18 @@ FIVE = (
 )
 
 
+def many(count: int) -> list[Told]:
+    """Make up trials of up to 20 backbones, on all tiers and at three resolutions."""
+    tiers = ("light", "mid", "heavy")
+    return [
+        Told(
+            backbone=f"net{n % 20}", family=f"f{n % 7}", tier=tiers[n % 3], resolution=64 + 32 * (n // 20 % 3),
+            freeze=0.25 * (n // 60), signal=3.0 + n % 5, shared=0.3,
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
 def write_study(
     root: Path, trials: Sequence[Told] = FIVE, classes: Sequence[str] = ("ant", "bee", "cow"), per_class: int = 40
 ) -> StudyPaths:
