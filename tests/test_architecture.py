@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "spine_ray"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -67,7 +69,7 @@ def test_no_test_imports_another_test() -> None:
 
 def test_commands_do_not_load_torch_to_parse_their_words() -> None:
     code = "import spine_ray.search, sys; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE_S)
 
 
 def test_the_readme_maps_every_module_by_its_first_line() -> None:

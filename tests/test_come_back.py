@@ -88,7 +88,6 @@ def test_a_backbone_is_added_without_training_what_is_there(
     assert len(starts) == 2, "each trial was started once"
 
 
-@pytest.mark.timeout(60)
 def test_what_the_addition_changed_is_printed_and_kept(
     finished: Path, added: tuple[dict[str, bytes], subprocess.CompletedProcess[str]]
 ) -> None:
@@ -106,7 +105,6 @@ def test_what_the_addition_changed_is_printed_and_kept(
     assert "1 trial added in" in done.stdout
 
 
-@pytest.mark.timeout(60)
 def test_the_two_backbones_are_compared_on_the_same_rows(
     finished: Path, added: tuple[dict[str, bytes], subprocess.CompletedProcess[str]]
 ) -> None:

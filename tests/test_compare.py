@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.mlflow_log import sqlite_uri
 from spine_ray.track.view import METRICS, PARAMS
 from tests.support.chromium import Page, find_chromium, open_page
+from tests.support.patience import PATIENCE_S
 from tests.support.tiny_search import WORDS, run_here
 from tests.support.tracked import differences
 
@@ -77,7 +77,7 @@ def address(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield line.split()[-1]
     finally:
         process.terminate()  # and not by Ctrl-C's signal, which is ignored in the background of some shells
-        ended = process.wait(60)
+        ended = process.wait(PATIENCE_S)
         process.stdout.close()
     assert ended == 0
     assert list(elsewhere.iterdir()) == [], "it leaves files where it was started"
@@ -111,11 +111,11 @@ def test_the_page_compares_every_completed_trial_at_once(
     with open_page(tmp_path) as page:
         page.call("Page.addScriptToEvaluateOnNewDocument", source=RECORD_LINES)
         page.open(address)
-        page.wait_for(f"{AXES}.length && window.lines.size && document.querySelectorAll('.js-plotly-plot').length", 90)
+        page.wait_for(f"{AXES}.length && window.lines.size && document.querySelectorAll('.js-plotly-plot').length")
         assert page.evaluate(AXES) == [*PARAMS, *METRICS]
-        page.wait_for(f"window.lines.size === {len(completed)}", 60)
+        page.wait_for(f"window.lines.size === {len(completed)}")
         assert settled(page, "window.lines.size") == len(completed)
-        page.wait_for(f"{POINTS}[0].length >= {len(completed) + 1}", 60)
+        page.wait_for(f"{POINTS}[0].length >= {len(completed) + 1}")
         assert set(page.evaluate(POINTS)[0]) == {*completed, "ensemble"}
         assert [error for error in page.errors if NO_ACCOUNTS not in error] == []
         hosts = {urllib.parse.urlsplit(each).hostname for each in page.requests if each.startswith(("http", "ws"))}
@@ -123,10 +123,15 @@ def test_the_page_compares_every_completed_trial_at_once(
 
 
 def settled(page: Page, expression: str) -> object:
-    """Return a value once it has stayed for a while."""
-    while (value := page.evaluate(expression)) != (time.sleep(1.0), page.evaluate(expression))[1]:
-        pass
-    return value
+    """Return a value once it has stayed while the page drew 60 frames: on a busy machine these take longer too."""
+    return page.evaluate(f"""(async () => {{
+  let value = {expression};
+  for (let frames = 0; frames < 60; frames++) {{
+    await new Promise(requestAnimationFrame);
+    if ({expression} !== value) [value, frames] = [{expression}, 0];
+  }}
+  return value;
+}})()""")
 
 
 BAD_INPUT = {

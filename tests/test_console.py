@@ -11,6 +11,7 @@ import pytest
 
 import spine_ray
 from spine_ray.__main__ import COMMANDS, main
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -32,7 +33,9 @@ def left_with(*words: str) -> int:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
 
 def test_every_command_is_listed_with_what_its_module_says_of_it(capsys) -> None:

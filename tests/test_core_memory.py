@@ -14,6 +14,7 @@ from spine_ray.core.fit import Fit
 from spine_ray.core.inputs import pictures_for
 from spine_ray.core.memory import Portion, forget_peak, is_out_of_memory, peak_memory_mb
 from spine_ray.core.network import Network
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 
@@ -105,7 +106,7 @@ def short_of_memory():
     # Freed tensors go back to the system at once, so that the peak says what a training needs.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, "-c", SHORT_OF_MEMORY, json.dumps(recipe)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=55)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE_S)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 

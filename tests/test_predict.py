@@ -15,6 +15,7 @@ from spine_ray.climb.pick import open_stored
 from spine_ray.ensemble.metrics import log_loss
 from spine_ray.predict import main
 from spine_ray.ship.bundle import new_folder, open_bundle, write_bundle
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 
@@ -116,7 +117,7 @@ def test_predicting_from_a_study_loads_no_ray_and_no_mlflow(shipped_study, tmp_p
         "sys.exit(code or 3 * bool({'ray', 'mlflow'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, *words(shipped_study.root, shipped_study, tmp_path / "x.csv")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=55, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -12,8 +12,6 @@ from spine_ray.study.paths import StudyPaths, replace_bytes
 from spine_ray.study.remote import LEASE, Remote
 from tests.support.object_store import ObjectStore
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def far(object_store: ObjectStore, tmp_path: Path) -> Depot:

@@ -1,5 +1,6 @@
-"""A real MLflow server on this machine, and a proxy that makes one slow."""
+"""A real MLflow server on this machine, and a proxy that makes its answers late."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -60,13 +61,26 @@ class MlflowServer:
 
 
 class SlowProxy:
-    """Hands every request on to a server after a while; the address is `uri`."""
+    """Hands every request on to a server after a while, and none while `goes_on` is not set; the address is `uri`.
 
-    def __init__(self, server: MlflowServer, seconds: float) -> None:
+    Args:
+        server: Where requests go.
+        seconds: The while.
+        late_runs: So many requests that make a run are carried out and answered too late: whoever asked has given up.
+    """
+
+    def __init__(self, server: MlflowServer, *, seconds: float = 0.0, late_runs: int = 0) -> None:
+        self.asked, self.answered, self.late_runs = 0, 0, late_runs
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        proxy = self
+
         class Slowly(BaseHTTPRequestHandler):
             def hand_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                proxy.asked += 1
                 time.sleep(seconds)
+                proxy.goes_on.wait()
                 headers = {name: value for name, value in self.headers.items() if name != "Host"}
                 request = urllib.request.Request(server.uri + self.path, body or None, headers, method=self.command)
                 try:
@@ -78,11 +92,17 @@ class SlowProxy:
                 except urllib.error.URLError:
                     self.close_connection = True
                     return
-                self.send_response(told)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                # Whoever has asked may give up at any time.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    if proxy.late_runs and self.path.endswith("/runs/create"):
+                        self.connection.recv(1)  # returns when the connection ends
+                        proxy.late_runs -= 1
+                    self.send_response(told)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                    proxy.answered += 1
 
             do_GET = do_POST = do_PATCH = do_PUT = hand_on  # noqa: N815
 
@@ -94,5 +114,6 @@ class SlowProxy:
         threading.Thread(target=self._listening.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self.goes_on.set()
         self._listening.shutdown()
         self._listening.server_close()

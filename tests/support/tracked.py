@@ -16,6 +16,7 @@ from spine_ray.study.trials import Trial, trials_from_events
 from spine_ray.track.client import STUDY_TAG
 from spine_ray.track.mlflow_log import Tracker
 from spine_ray.track.records import RUN_STATUS, epoch_points, trial_params
+from tests.support.patience import overtime
 
 
 def started(resolution: int = 32, tier: str = "light", rows: str = "rows", at: float = 1_700_000_000.0) -> TrialStarted:
@@ -85,7 +86,7 @@ class Driver:
         tracking = keep_tracking(self.paths, None)
         self.tracker = Tracker(uri, tracking, self.paths, read_ledger(self.paths.ledger))
         self.tracker.retry_s = retry_s
-        self.blocked_s = 0.0
+        self.blocked_s, self._began = 0.0, time.monotonic()
         self.tracker.begin()
 
     def record(self, *events: Event) -> None:
@@ -94,6 +95,13 @@ class Driver:
             begin = time.perf_counter()
             self.tracker.put(event)
             self.blocked_s += time.perf_counter() - begin
+
+    def close(self) -> None:
+        """Close the tracker as a search does at its end: it waits for a server half a second, or 1 % of its time."""
+        begin = time.monotonic()
+        self.tracker.close()
+        end = time.monotonic()
+        assert end - begin < max(0.5, 0.01 * (end - self._began)) + overtime(), "the end of a search waits for a server"
 
 
 def runs_of(uri: str, paths: StudyPaths) -> tuple[Any, list[Any]]:
