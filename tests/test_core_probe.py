@@ -43,7 +43,9 @@ def test_what_is_measured_is_a_number_and_fits_together(freeze, trial_config, ma
 
 
 def test_training_the_head_alone_is_faster_than_training_everything(trial_config, make_setup):
-    whole, head = (measure_speed(trial_config(freeze=freeze), 10, make_setup()) for freeze in (0.0, 1.0))
+    # Of large pictures: a step of the whole takes far longer than other processes may hold up one of the head.
+    configs = [trial_config(resolution=96, freeze=freeze) for freeze in (0.0, 1.0)]
+    whole, head = (measure_speed(config, 10, make_setup()) for config in configs)
     assert head.train_images_s > 2 * whole.train_images_s
     assert head.score_images_s > 2 * whole.score_images_s
 
