@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from tests.chromium import Page, open_page
+from tests.support.chromium import Page, open_page
 
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS = 120
