@@ -50,8 +50,7 @@ def main() -> None:
             page.open(address)
             page.wait_for(
                 "document.querySelectorAll('.parcoords canvas').length && "
-                "document.querySelectorAll('.js-plotly-plot').length",
-                90,
+                "document.querySelectorAll('.js-plotly-plot').length"
             )
             page.evaluate("document.querySelector('button[aria-label*=lose]')?.click()")  # what hides the charts
             page.evaluate("new Promise(done => setTimeout(done, 3000))")  # until the lines are drawn
