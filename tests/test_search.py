@@ -11,7 +11,7 @@ from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
 from spine_ray.study.trials import trials_from_events
 from tests.support.study_checks import check_files, tracked_trials
-from tests.support.tiny_search import WORDS, exit_code, oof_bytes, run, run_here, write_pictures
+from tests.support.tiny_search import WORDS, exit_code, oof_bytes, run, run_here, take_costs, write_pictures
 
 pytestmark = pytest.mark.long
 
@@ -36,6 +36,7 @@ def test_in_this_process_and_on_ray_oof_logits_are_the_same_bytes_from_folders_a
 ) -> None:
     """Nothing hangs on who trains, nor on the order in which a process keeps its sets of words."""
     assert first.returncode == 0, first.stderr
+    take_costs(tiny_search / "second", of=tiny_search / "first")
     words = ("--space", "tiny.yaml", "--data", "pictures.parquet", "--study", "second", "--workers", "0")
     again = run_here(tiny_search, *words)
     assert again.returncode == 0, again.stderr

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,12 @@ def write_parquet(folder: Path, file: Path) -> None:
         "label": [path.parent.name for path in pictures],
     }
     pq.write_table(pa.table(rows), file)
+
+
+def take_costs(study: Path, of: Path) -> None:
+    """Give a study that is to begin the measured costs of another: they order what is tried, and are noisy."""
+    study.mkdir()
+    shutil.copy(StudyPaths(of).costs, StudyPaths(study).costs)
 
 
 def oof_bytes(study: Path) -> dict[str, bytes]:
