@@ -36,8 +36,9 @@ def test_in_this_process_and_on_ray_oof_logits_are_the_same_bytes_from_folders_a
 ) -> None:
     """Nothing hangs on who trains, nor on the order in which a process keeps its sets of words."""
     assert first.returncode == 0, first.stderr
-    take_costs(tiny_search / "second", of=tiny_search / "first")
     words = ("--space", "tiny.yaml", "--data", "pictures.parquet", "--study", "second", "--workers", "0")
+    assert run_here(tiny_search, *words, "--plan").returncode == 0
+    take_costs(tiny_search / "second", of=tiny_search / "first")
     again = run_here(tiny_search, *words)
     assert again.returncode == 0, again.stderr
     one, two = read_record(tiny_search / "first"), read_record(tiny_search / "second")

@@ -75,8 +75,7 @@ def write_parquet(folder: Path, file: Path) -> None:
 
 
 def take_costs(study: Path, of: Path) -> None:
-    """Give a study that is to begin the measured costs of another: they order what is tried, and are noisy."""
-    study.mkdir()
+    """Give a study that was planned the measured costs of another: they order what is tried, and are noisy."""
     shutil.copy(StudyPaths(of).costs, StudyPaths(study).costs)
 
 

@@ -53,9 +53,11 @@ def test_in_one_process_and_on_one_worker_of_ray_the_smoke_space_gives_the_same_
 ) -> None:
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # of joblib: two threads spin where the machine has other work
     for workers in ("1", "0"):
+        words = ("--space", "smoke", "--study", workers, "--workers", workers)
         if workers == "0":
+            assert run(tmp_path, *words, "--plan").returncode == 0
             take_costs(tmp_path / "0", of=tmp_path / "1")
-        done = run(tmp_path, "--space", "smoke", "--study", workers, "--workers", workers)
+        done = run(tmp_path, *words)
         assert done.returncode == 0, done.stdout + done.stderr
     logits = oof_bytes(tmp_path / "0")
     assert len(logits) >= 6
