@@ -1,7 +1,7 @@
 """A search in this process: where Ray and MLflow are not installed, and under a debugger."""
 
-import bdb
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,21 +73,13 @@ def test_a_breakpoint_in_a_training_step_stops_there_and_leaving_the_debugger_le
         cwd=tiny_search, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
-    assert "('here', 'test_efficientnet', 0)" in done.stdout
+    # Which start recipe is first hangs on measured costs.
+    assert re.search(r"\('here', 'test_(efficientnet|resnet)', 0\)", done.stdout), done.stdout
     assert "interrupted; the same command again goes on from here" in done.stdout
+    ledger = (tiny_search / "debugged" / "ledger.jsonl").read_text()
+    assert '"event": "ended"' not in ledger, "a debugger that is left is no failure of the trial"
     again = run_here(tiny_search, *WORDS, "--study", "debugged", "--workers", "0", "--resume")
     assert again.returncode == 0, again.stderr
-
-
-def test_a_debugger_that_is_left_interrupts_and_is_no_failure_of_the_trial() -> None:
-    class Debugged:
-        def measure(self) -> None:
-            raise bdb.BdbQuit
-
-    pool = InProcessPool(ALONE)
-    pool._worker = Debugged()
-    with pytest.raises(KeyboardInterrupt):
-        pool.run("measure")
 
 
 def test_torch_has_its_threads_back_afterwards() -> None:
