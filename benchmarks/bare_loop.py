@@ -45,7 +45,7 @@ class Times:
 
     def images_s(self, work: Work) -> float:
         """Return the training images a second of one thread."""
-        return work.example.recipe.batch_size / self.step
+        return work.example.training.batch_size / self.step
 
 
 def run_bare(works: Sequence[Work], arithmetic: Mapping[str, Arithmetic]) -> tuple[Times, ...]:
@@ -61,7 +61,7 @@ def run_bare(works: Sequence[Work], arithmetic: Mapping[str, Arithmetic]) -> tup
 
 def time_work(work: Work, arithmetic: Arithmetic) -> Times:
     """Time prefix, training step and scoring of one backbone and freeze depth in this process."""
-    config, recipe = work.example, work.example.recipe
+    config, recipe = work.example, work.example.training
     model = make_model(config.backbone, config.resolution, work.classes, drop_path=recipe.drop_path)
     is_cut = bool(freeze_backbone(model, config.freeze))
     model = place_model(model, arithmetic, CPU)
@@ -103,7 +103,7 @@ def _step_of(
     model: nn.Module, suffix: nn.Module, batch: Tensor, work: Work, arithmetic: Arithmetic
 ) -> Callable[[], None]:
     """Return a whole optimizer step of the suffix, which shares its parameters with the model."""
-    recipe = work.example.recipe
+    recipe = work.example.training
     optimizer = make_optimizer(model, frozenset(classifier_names(model)), recipe)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     inputs = place_batch(batch, arithmetic)

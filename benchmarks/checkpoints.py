@@ -84,7 +84,7 @@ def _measure(given: argparse.Namespace, paths: StudyPaths) -> dict[str, object]:
 def _request(config: TrialConfig) -> TrialRequest:
     started = TrialStarted(
         trial_id=config.trial_id, tier="bench", config=config, family=config.backbone, is_start=True,
-        total_steps=config.recipe.epochs * FOLDS, params=0, macs=0, weights_source="random", licence="unknown",
+        total_steps=config.training.epochs * FOLDS, params=0, macs=0, weights_source="random", licence="unknown",
         data_version="rows", time=0.0,
     )  # fmt: skip
     return TrialRequest(started=started, is_control=False, report_from=1, hang_timeout=3600.0)

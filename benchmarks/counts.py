@@ -33,17 +33,17 @@ def work_of(trials: Sequence[TrialConfig], table: FoldTable) -> tuple[Work, ...]
 def steps_of(trial: TrialConfig, table: FoldTable) -> int:
     """Return a trial's optimizer steps over all folds and epochs; the last partial batch is left out."""
     sizes = [len(table.training(fold)) for fold in range(table.num_folds)]
-    return sum(trial.recipe.epochs * (size // min(trial.recipe.batch_size, size)) for size in sizes)
+    return sum(trial.training.epochs * (size // min(trial.training.batch_size, size)) for size in sizes)
 
 
 def _work(group: list[TrialConfig], table: FoldTable) -> Work:
     rows = len(table.paths)
     # Views of an epoch are the same in every trial and fold; the scoring view is one more.
-    views = max(trial.recipe.epochs for trial in group) + 1
+    views = max(trial.training.epochs for trial in group) + 1
     return Work(
         example=group[0],
         classes=len(table.classes),
         prefix_images=rows * views if group[0].freeze > 0.0 else 0,
         steps=sum(steps_of(trial, table) for trial in group),
-        scored_images=sum(trial.recipe.epochs * rows for trial in group),
+        scored_images=sum(trial.training.epochs * rows for trial in group),
     )

@@ -65,10 +65,10 @@ class Curves:
             epoch_s: What an epoch takes on average, s; how epochs differ is the real trial's.
         """
         luck = random.Random(derive_seed(seed, "curve", config.trial_id))
-        distances = [(each.config.freeze_class != config.freeze_class, each.config.backbone != config.backbone)
+        distances = [((each.config.freeze > 0) != (config.freeze > 0), each.config.backbone != config.backbone)
                      for each in self.curves]  # fmt: skip
         curve = luck.choice([each for each, far in zip(self.curves, distances, strict=True) if far == min(distances)])
-        off = 0.1 * math.log(config.recipe.lr / curve.config.recipe.lr) ** 2 + luck.gauss(0.0, LUCK)
+        off = 0.1 * math.log(config.training.lr / curve.config.training.lr) ** 2 + luck.gauss(0.0, LUCK)
         slower = epoch_s / curve.mean_seconds
         return [_told(config, dict(zip(TURNS, turn, strict=True)), off, slower * luck.lognormvariate(0.0, UNEVEN))
                 for turn in curve.turns]  # fmt: skip
@@ -79,8 +79,8 @@ def _told(config: TrialConfig, turn: dict[str, float], off: float, slower: float
     return EpochDone(
         trial_id=config.trial_id, step=int(turn["step"]), fold=int(turn["fold"]), epoch=int(turn["epoch"]),
         train_loss=loss, log_loss=loss, accuracy=turn["accuracy"], seconds=turn["seconds"] * slower,
-        train_images=1000, train_images_s=1.0, score_images_s=1.0, peak_mb=1.0, views=config.recipe.epochs,
-        micro_batch=config.recipe.batch_size, note="",
+        train_images=1000, train_images_s=1.0, score_images_s=1.0, peak_mb=1.0, views=config.training.epochs,
+        micro_batch=config.training.batch_size, note="",
     )  # fmt: skip
 
 

@@ -30,9 +30,9 @@ from benchmarks.grid_training import Group, Order, train_group
 from benchmarks.results import parse_words, print_result, say
 from benchmarks.selector import THREADS
 from spine_ray.core.backbone import facts, family_of
+from spine_ray.core.cost_profile import fastest_arithmetic
 from spine_ray.core.network import Setup
 from spine_ray.core.pixels import build_pixels, short_side
-from spine_ray.core.probe import fastest_arithmetic
 from spine_ray.data.folds import build_samples
 from spine_ray.data.inspection import inspect_source
 from spine_ray.data.sources import open_source
@@ -65,7 +65,7 @@ def groups_of(space: Space) -> tuple[Group, ...]:
     """
     found = []
     for tier in space.tiers:
-        for backbone, resolution, freeze in itertools.product(tier.backbones, tier.resolutions, tier.freezes):
+        for backbone, resolution, freeze in itertools.product(tier.backbones, tier.resolutions, tier.trained_freezes):
             configs = tuple(_point(tier, backbone, resolution, freeze, rate) for rate in _rates(tier))
             found.append(Group(tier=tier.name, configs=configs))
     return tuple(found)
@@ -84,7 +84,7 @@ def _rates(tier: TierSpace) -> tuple[float, ...]:
 def _point(tier: TierSpace, backbone: str, resolution: int, freeze: float, rate: float) -> TrialConfig:
     config = build_config(tier, "pretrained", backbone, resolution, freeze, {"lr": rate})
     # As the searcher rounds what it suggests.
-    return replace(config, recipe=replace(config.recipe, lr=float(f"{config.recipe.lr:.3g}")))
+    return replace(config, recipe=replace(config.training, lr=float(f"{config.training.lr:.3g}")))
 
 
 def prepare(grid: GridSet, rows: Rows | None = None) -> Path:
@@ -191,7 +191,7 @@ def summary(grid: Grid) -> list[dict[str, object]]:
         lines.append({
             "tier": tier,
             "best": grid.configs[best].trial_id,
-            "lr": grid.configs[best].recipe.lr,
+            "lr": grid.configs[best].training.lr,
             "oof_log_loss": round(float(grid.oof_losses[best]), 4),
             "fresh_log_loss": round(float(fresh[best]), 4),
             "least_log_loss": round(grid.least_loss, 4),

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.selector import Seconds
-from spine_ray.core.trial import EpochRecord
+from spine_ray.core.epoch_record import EpochRecord
 from spine_ray.data.samples import Samples
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import log_loss
@@ -170,7 +170,7 @@ class Grid:
         """Return what a configuration takes without a cache: every epoch of every fold, held-out rows scored once."""
         config, cost = self.configs[place], self.plain[key_of(self.configs[place])]
         folds = self.samples.num_folds
-        epochs = folds * config.recipe.epochs
+        epochs = folds * config.training.epochs
         wall = epochs * cost.train.wall + folds * cost.score.wall
         return Seconds(wall, epochs * cost.train.cpu + folds * cost.score.cpu)
 

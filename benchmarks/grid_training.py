@@ -31,12 +31,12 @@ from benchmarks.selector import Seconds
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.cache import cache_budget
 from spine_ray.core.fit import Fit
-from spine_ray.core.inputs import InMemory, Inputs
+from spine_ray.core.inputs import Inputs
 from spine_ray.core.network import Learner, Network, Setup
 from spine_ray.core.pixels import open_pixels
 from spine_ray.core.score import logits_of
 from spine_ray.core.task import Task
-from spine_ray.core.trial import ALL_FOLDS, TrialRun
+from spine_ray.core.trial import TrialRun
 from spine_ray.core.views import image_keys
 from spine_ray.data.samples import Samples
 from spine_ray.space.arithmetic import Arithmetic
@@ -104,11 +104,6 @@ class WatchedNetwork(Network):
         self.handed = (made,)
         return made
 
-    def heads(self, count: int, batch_size: int) -> tuple[Learner, ...]:
-        """Return the layers to train, and remember them."""
-        self.handed = super().heads(count, batch_size)
-        return self.handed
-
     def activations(self, pictures: Tensor) -> Tensor:
         """Return the prefix's activations, and count them."""
         found, took = timed(lambda: super(WatchedNetwork, self).activations(pictures))
@@ -152,8 +147,7 @@ def _train(order: Order, group: Group, missing: list[TrialConfig]) -> None:
     if missing:
         setup = order.setup(backbone, cache_budget() // ROOM)
         network, took = timed(lambda: WatchedNetwork(missing[0], task.classes, SEED, setup))
-        # In memory, because nine models of a group look at the same pictures.
-        unseen = InMemory(open_inputs(missing[0].recipe, network, task, samples.test), samples.test)
+        unseen = open_inputs(missing[0].training, network, task, samples.test)
         for config in missing:
             curve, oof, fresh = trained(config, samples, task, network, unseen)
             curve = Curve(steps=curve.steps, network=took, start=curve.start)
@@ -185,11 +179,9 @@ def trained(
     while not run.is_done:
         step = _step(run, network)
         steps.append(step)
-        if step.record.epoch < config.recipe.epochs:
+        if step.record.epoch < config.training.epochs:
             continue
-        fold = step.record.fold
-        for place, learner in enumerate(network.handed) if fold == ALL_FOLDS else [(fold, network.handed[0])]:
-            fresh[place] = logits_of(learner.part, unseen, samples.test, network.setup)
+        fresh[step.record.fold] = logits_of(network.handed[0].part, unseen, samples.test, network.setup)
     stacked = np.stack([fresh[fold] for fold in range(samples.num_folds)]).astype(np.float16)
     return Curve(steps=tuple(steps), network=NONE, start=start), run.oof_logits()[samples.dev], stacked
 
@@ -206,8 +198,8 @@ def plain_cost(config: TrialConfig, samples: Samples, task: Task, setup: Setup) 
     """Measure one epoch of fold 0, and one scoring of its held-out rows, with no activations kept."""
     network = Network(config, task.classes, SEED, setup)
     rows, held_out = samples.training(0), samples.held_out(0)
-    inputs = open_inputs(config.recipe, network, task, samples.dev)
-    fit = Fit(config.recipe, task, rows, 0, network.learner(config.recipe.batch_size), inputs)
+    inputs = open_inputs(config.training, network, task, samples.dev)
+    fit = Fit(config.training, task, rows, 0, network.learner(config.training.batch_size), inputs)
     result, train = timed(lambda: fit.train_epoch(0))
     _, score = timed(lambda: fit.logits(held_out))
     return Plain(train=train, score=score, train_images=result.images, score_images=len(held_out))

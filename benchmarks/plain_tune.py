@@ -102,7 +102,7 @@ def fit_fold(
     trial: TrialConfig, folder: Path, table: FoldTable, fold: int, loader_workers: int
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Train on the rows outside a fold and yield the logits of those inside it, once an epoch."""
-    recipe = trial.recipe
+    recipe = trial.training
     torch.manual_seed(fold)
     random.seed(fold)  # timm's crops
     model = build_model(trial, len(table.classes))
@@ -128,7 +128,7 @@ def fit_fold(
 
 def build_model(trial: TrialConfig, classes: int) -> nn.Module:
     """Return a fresh model, frozen up to the trial's depth."""
-    options: dict[str, Any] = {"drop_path_rate": trial.recipe.drop_path} if trial.recipe.drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": trial.training.drop_path} if trial.training.drop_path else {}
     config = timm.get_pretrained_cfg(trial.backbone)
     if config is not None and config.fixed_input_size:
         options["img_size"] = trial.resolution
@@ -139,7 +139,7 @@ def build_model(trial: TrialConfig, classes: int) -> nn.Module:
 
 def training_loader(trial: TrialConfig, model: nn.Module, rows: RowReader, workers: int) -> DataLoader[Any]:
     """Return timm's loader of randomly cropped pictures, without the last partial batch."""
-    data, recipe = resolve_model_data_config(model), trial.recipe  # type: ignore[no-untyped-call]
+    data, recipe = resolve_model_data_config(model), trial.training  # type: ignore[no-untyped-call]
     loader: DataLoader[Any] = create_loader(
         ImageDataset("", reader=rows),  # type: ignore[no-untyped-call]
         input_size=(3, trial.resolution, trial.resolution),

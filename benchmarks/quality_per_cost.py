@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.grid import SPACE, GridSet
-from benchmarks.grid_looks import looks
+from benchmarks.grid_looks import seconds_of_looks
 from benchmarks.grid_store import Grid, read_grid
 from benchmarks.grid_tiny import trained_tiny_grid
 from benchmarks.replay import Archive, dev_rows, replay
@@ -178,7 +178,7 @@ def _share_uncached(archive: Archive, altered: Archive) -> float:
     plain = cached = 0.0
     for trial in played.known.trials.values():
         place = archive.places[trial.trial_id]
-        whole = grid.configs[place].recipe.epochs * grid.samples.num_folds
+        whole = grid.configs[place].training.epochs * grid.samples.num_folds
         share = (trial.epochs[-1].step if trial.epochs else 0) / whole
         plain += grid.plain_seconds(place).cpu * share
         cached += trial.seconds
@@ -201,7 +201,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as out:
         for folder, space in _places(given.grid, given.space, Path(out)):
             grid = read_grid(folder)
-            archive = Archive(grid, space, *looks(GridSet(grid.name, folder, space)))
+            archive = Archive(grid, space, seconds_of_looks(GridSet(grid.name, folder, space)))
             for line in report(archive, Judge(grid), given.seeds, given.variants):
                 lines.append(line)
                 say(json.dumps(line))

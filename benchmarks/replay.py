@@ -42,10 +42,8 @@ class Archive:
     grid: Grid
     space: Space
     """Its tiers hold the grid's configurations, in whatever order."""
-    screening: tuple[str, ...] = ()
-    """Backbones by what their frozen features promise, best first; empty: nobody looked."""
     overhead: float = 0.0
-    """Device seconds of the checks before training and of the screening, once a search."""
+    """Device seconds of the checks before training, once a search."""
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -70,7 +68,7 @@ class Archive:
             steps = self.grid.curves[place].steps
             rate = float(np.median([step.record.train_images / step.train_s for step in steps]))
             passed = sum(self.prefixes[key_of(config)])
-            views = len(self.grid.labels) * (config.recipe.epochs + 1)
+            views = len(self.grid.labels) * (config.training.epochs + 1)
             scored = len(self.grid.labels) / self.grid.samples.num_folds
             score = float(np.median([scored / max(step.score_s, 1e-6) for step in steps]))
             found[key_of(config)] = Cost(
@@ -153,7 +151,7 @@ class Replay:
     decisions: list[tuple[GateDecision, Evidence]] = field(default_factory=list)
     """With what each was decided on."""
     device_seconds: float = 0.0
-    """Of trials, the control, checks and screening, so far."""
+    """Of trials, the control and checks, so far."""
     finished: list[tuple[float, str]] = field(default_factory=list)
     """Completed trials with the device seconds that were spent until then."""
     has_control: bool = False
@@ -170,19 +168,19 @@ class Replay:
         """Do nothing: everything was measured."""
 
     def check(self, configs: Sequence[TrialConfig]) -> None:
-        """Let the time of the checks before training, and of the screening, pass."""
+        """Let the time of the checks before training pass."""
         self.device_seconds += self.archive.overhead
         self.clock.now += self.archive.overhead / WORKERS
 
-    def favoured(self, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
-        """Return a tier's backbones as they were screened."""
-        names = {config.backbone for config in starts}
-        return tuple(backbone for backbone in self.archive.screening if backbone in names)
+    @property
+    def workers(self) -> int:
+        """How many trials run at once."""
+        return WORKERS
 
     def run(self, plan: TierPlan, question: str) -> None:
         """Play a tier."""
         if plan.control is not None:
-            epochs = self._script(plan.control)[: plan.control.recipe.epochs]
+            epochs = self._script(plan.control)[: plan.control.training.epochs]
             self.device_seconds += sum(epoch.seconds for epoch in epochs)
         self.has_control = True
         simulate_tier(plan, WORKERS, self.clock, self._script, self._happened)
@@ -248,12 +246,17 @@ def replay(archive: Archive, rows: Rows, seed: int, trials: int | None = None) -
         space = replace(space, tiers=tuple(replace(tier, trials=trials) for tier in space.tiers))
     request = SearchRequest(
         spaces=(space,), sets=(), data=None, study=Path("replay"), budget_s=None, weights=str(space.weights), seed=seed,
-        workers=None, address=None, tracking=None, open_test=False, resume=False, force=False, update=(), plan=False,
-        on=None, began=0.0, command="",
+        workers=None, address=None, tracking=None, open_test=False, resume=False, finish=False, force=False, update=(),
+        plan=False, on=None, began=0.0, command="",
     )  # fmt: skip
     known = Known(
-        request=request, samples=rows.samples, prepared=archive.prepared, events=[], costs=dict(archive.costs)
+        request=request,
+        samples=rows.samples,
+        prepared=archive.prepared,
+        device="cpu",
+        events=[],
+        costs=dict(archive.costs),
     )
     played = Replay(archive, known, rows, VirtualClock(0.0))
-    Climb(known, played, space, Budget(began=0.0, seconds=None)).run()
+    Climb(known, played, space, Budget(began=0.0, seconds=None)).fine_tune()
     return played

@@ -97,7 +97,7 @@ def _plan(space: Space, trials: int) -> TierPlan:
     def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
         return TrialStarted(
             trial_id=config.trial_id, tier=tier.name, config=config, family=config.backbone, is_start=is_start,
-            total_steps=config.recipe.epochs * space.folds, params=1, macs=1, weights_source="random",
+            total_steps=config.training.epochs * space.folds, params=1, macs=1, weights_source="random",
             licence="unknown", data_version="rows", time=time.time(),
         )  # fmt: skip
 

@@ -133,9 +133,10 @@ class Simulation:
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure nothing: the costs were kept with the curves."""
 
-    def favoured(self, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
-        """Say that nothing was screened."""
-        return ()
+    @property
+    def workers(self) -> int:
+        """How many trials run at once."""
+        return self.load.slots
 
     def decide(self, question: Any) -> Any:
         """There is no gate behind a single tier."""
@@ -255,13 +256,13 @@ def simulate(load: Load, space: Space, curves: Curves, folder: Path, tracker: Tr
     )
     request = SearchRequest(
         spaces=(space,), sets=(), data=None, study=folder, budget_s=None, weights=str(space.weights), seed=load.seed,
-        workers=None, address=None, tracking=None, open_test=False, resume=False, force=False, update=(), plan=False,
-        on=None, began=0.0, command="",
+        workers=None, address=None, tracking=None, open_test=False, resume=False, finish=False, force=False, update=(),
+        plan=False, on=None, began=0.0, command="",
     )  # fmt: skip
     costs = {cost.key: cost for cost in curves.costs}
-    known = Known(request=request, samples=_rows(space.folds), prepared=prepared, events=[], costs=costs)
+    known = Known(request=request, samples=_rows(space.folds), prepared=prepared, device="cpu", events=[], costs=costs)
     played = Simulation(load, curves, known, StudyPaths(folder), tracker)
-    Climb(known, played, space, Budget(began=0.0, seconds=None)).run()
+    Climb(known, played, space, Budget(began=0.0, seconds=None)).fine_tune()
     return played
 
 

@@ -147,7 +147,7 @@ def _plan(trials: Sequence[TrialConfig], folds: int) -> TierPlan:
             config=trial,
             family=trial.backbone,
             is_start=is_start,
-            total_steps=trial.recipe.epochs * folds,
+            total_steps=trial.training.epochs * folds,
             params=0,
             macs=0,
             weights_source="random",

@@ -185,7 +185,7 @@ def write_trial(paths: StudyPaths, samples: Samples, made: Cohort, place: int, c
     labels = samples.labels[samples.dev]
     values = log_probs(logits[samples.dev], fit_temperature(logits[samples.dev], labels))
     backbone, started = BACKBONES[config.backbone], 1_700_000_000.0 + 600.0 * place
-    steps, loss, share = FOLDS * config.recipe.epochs, log_loss(values, labels), accuracy(values, labels)
+    steps, loss, share = FOLDS * config.training.epochs, log_loss(values, labels), accuracy(values, labels)
     start = TrialStarted(
         trial_id=config.trial_id, tier=backbone.tier, config=config, family=backbone.family,
         is_start=place < len(BACKBONES), total_steps=steps, params=backbone.params, macs=macs_of(config),
@@ -200,11 +200,11 @@ def write_trial(paths: StudyPaths, samples: Samples, made: Cohort, place: int, c
 
 def epoch_of(config: TrialConfig, step: int, steps: int, loss: float, share: float) -> EpochDone:
     """Return one epoch of a trial that comes down to its log-loss in a straight line."""
-    fold, epoch = divmod(step - 1, config.recipe.epochs)
+    fold, epoch = divmod(step - 1, config.training.epochs)
     return EpochDone(
         trial_id=config.trial_id, step=step, fold=fold, epoch=epoch + 1, train_loss=loss, accuracy=share,
         log_loss=loss + (steps - step) / steps, seconds=10.0, train_images=8_000, train_images_s=800.0,
-        score_images_s=2_000.0, peak_mb=900.0, views=config.recipe.epochs, micro_batch=config.recipe.batch_size,
+        score_images_s=2_000.0, peak_mb=900.0, views=config.training.epochs, micro_batch=config.training.batch_size,
         note="",
     )  # fmt: skip
 

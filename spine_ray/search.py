@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from spine_ray.climb.interruption import INTERRUPTED, interruptible
 
     def tell_interrupted() -> None:
-        console.print("interrupted; the same command again goes on from here", markup=False)
+        console.print(
+            "interrupted; the same command again goes on from here, with --finish it answers from what is there",
+            markup=False,
+        )
 
     try:
         with interruptible(tell_interrupted):
@@ -98,6 +101,9 @@ def _parser() -> Parser:
     parser.add_argument("--plan", action="store_true", help="say what it will take and train nothing")
     parser.add_argument("--on", metavar="SHAPE", help="with --plan: for another machine, such as 8xGPU or 16xCPU")
     parser.add_argument("--resume", action="store_true", help="refuse to begin a new study")
+    parser.add_argument(
+        "--finish", action="store_true", help="train no further trial and make the answer from what is there"
+    )
     parser.add_argument("--force", action="store_true", help="go on although preflight found an error")
     parser.add_argument(
         "--update",

@@ -222,7 +222,7 @@ def request_for(folder: Path, sets: tuple[str, ...] = ()) -> SearchRequest:
     return SearchRequest(
         spaces=(load_space(str(folder / "space.yaml"), sets=sets),), sets=sets, data=None, study=folder / "study",
         budget_s=None, weights="random", seed=0, workers=None, address=None, tracking=None, open_test=False,
-        resume=False, force=False, update=(), plan=False, on=None, began=0.0, command="",
+        resume=False, finish=False, force=False, update=(), plan=False, on=None, began=0.0, command="",
     )  # fmt: skip
 
 

@@ -81,8 +81,8 @@ def rehearse(
     )
     request = SearchRequest(
         spaces=(where,), sets=(), data=None, study=Path("study"), budget_s=budget, weights="random", seed=0,
-        workers=None, address=None, tracking=None, open_test=False, resume=False, force=False, update=(), plan=True,
-        on=None, began=START, command="",
+        workers=None, address=None, tracking=None, open_test=False, resume=False, finish=False, force=False, update=(),
+        plan=True, on=None, began=START, command="",
     )  # fmt: skip
     costs = {cost(backbone).key: cost(backbone) for backbone in BACKBONES}
     known = Known(request=request, samples=samples, prepared=prepared, events=[], costs=costs)

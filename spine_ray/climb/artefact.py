@@ -109,7 +109,8 @@ def with_cascade(study: StoredStudy, artefact: Artefact) -> Artefact:
 
 
 def _member(study: StoredStudy, trial: Trial) -> Member:
-    arithmetic = study.record.choices.arithmetic.get(trial.config.backbone)
+    chosen = study.record.choices.arithmetic.get(trial.config.backbone)
+    arithmetic = None if trial.config.is_probe else chosen
     return Member(
         config=trial.config,
         arithmetic=FLOAT32 if arithmetic is None else parse_arithmetic(arithmetic),

@@ -52,7 +52,7 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
         spec = worker_spec(request, prepared, {}, pixels.folder, device_here(), holder=hold.token)
         samples, task = open_work(spec)
         progress.say(f"looking at {config.backbone}, the cheapest backbone of tier {first.tiers[0].name}")
-        found = check_training(config, task, samples.folds, setup_of(spec, config.backbone))
+        found = check_training(config, task, samples.folds, setup_of(spec, config))
         audit = add_findings(paths, training_findings(found, config))
         write_contact_sheet(paths, task, samples, config)
     return Checked(audit, dict(zip(samples.sample_ids, samples.paths, strict=True)), (paths.audit, paths.contact_sheet))

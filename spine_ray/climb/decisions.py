@@ -1,6 +1,8 @@
 """What the evidence says between two tiers: the gates, asked about the trials of a study."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,6 +12,11 @@ from spine_ray.ladder.gates import GateDecision, PlateauOptions, ShuffledControl
 from spine_ray.ladder.view_check import ViewCheck
 from spine_ray.space.schema import Space
 from spine_ray.study.tables import budget_units
+from spine_ray.study.trials import Trial
+
+Stage = Literal["probe", "start", "searched"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+_STAGE_WORDS = {"probe": "probes", "start": "start recipes", "searched": "best fine-tunes"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +62,15 @@ def decide(known: Known, proof: Proof, question: Question) -> GateDecision:
             setting=tier.gate,
             seed=known.request.seed,
         )
-    earlier = proof.evidence.places([trial for each in space.tiers[: place - 1] for trial in known.of_tier(each)])
+    before = [trial for each in space.tiers[: place - 1] for trial in known.of_tier(each)]
+    stage = last_common_stage(known.of_tier(below), before)
+    here = proof.evidence.places(of_stage(known.of_tier(below), stage))
+    earlier = proof.evidence.places(of_stage(before, stage))
     options = PlateauOptions(
         min_effect=space.min_effect,
         moved_late=_moved_late(proof.evidence, here),
         may_repeat=question.may_repeat,
-        can_freeze=max(tier.freezes) > 0,
+        can_freeze=max(tier.trained_freezes, default=0.0) > 0,
         heavy_fits_budget=question.fits_budget,
         dev_rows=len(known.samples.dev),
         small_data=space.small_data,
@@ -68,7 +78,7 @@ def decide(known: Known, proof: Proof, question: Question) -> GateDecision:
         setting=tier.gate,
     )
     losses = proof.evidence.losses
-    return plateau_gate(
+    decision = plateau_gate(
         losses[here],
         losses[earlier],
         after=below.name,
@@ -76,6 +86,33 @@ def decide(known: Known, proof: Proof, question: Question) -> GateDecision:
         groups=proof.evidence.groups,
         seed=known.request.seed,
     )
+    reason = f"{decision.reason} (compared at their {_STAGE_WORDS[stage]})"
+    return replace(decision, reason=reason, numbers={**decision.numbers, "stage": stage})
+
+
+def last_common_stage(here: Sequence[Trial], earlier: Sequence[Trial]) -> Stage:
+    """Return the last stage of which both sides have a completed trial, so that like is compared with like."""
+    for stage in reversed(STAGES):
+        if all(any(stage_of(trial) == stage for trial in side if trial.is_completed) for side in (here, earlier)):
+            return stage
+    return STAGES[0]
+
+
+def of_stage(trials: Sequence[Trial], stage: Stage) -> list[Trial]:
+    """Return the trials that count at a stage: with searched fine-tunes the start recipes count as well.
+
+    Where none is of the stage, all count: there is nothing alike to compare.
+    """
+    counted = {"probe": {"probe"}, "start": {"start"}, "searched": {"start", "searched"}}[stage]
+    found = [trial for trial in trials if stage_of(trial) in counted]
+    return found or list(trials)
+
+
+def stage_of(trial: Trial) -> Stage:
+    """Name the stage of a trial."""
+    if trial.config.is_probe:
+        return "probe"
+    return "start" if trial.started.is_start else "searched"
 
 
 def _without_trials(question: Question) -> GateDecision:

@@ -89,6 +89,7 @@ class Desk(Known):
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure what was not measured before, on workers that have their GPUs for themselves, and keep it."""
+        configs = [config for config in configs if not config.is_probe]  # those measure themselves
         if all(cost_key(config) in self.costs or self._is_broken(config) for config in configs):
             return
         self.resize_pool(self.whole)
@@ -105,7 +106,7 @@ class Desk(Known):
                 resolution=config.resolution,
                 freeze=config.freeze,
                 device=self.spec.device,
-                arithmetic=str(self.spec.arithmetic_of(config.backbone)),
+                arithmetic=str(self.spec.arithmetic_of(config)),
                 macs=self.prepared.facts[config.backbone, config.resolution].macs,
                 **asdict(speed),
             )
@@ -128,7 +129,11 @@ class Desk(Known):
 
     def _is_broken(self, config: TrialConfig) -> bool:
         """Whether a backbone could not be measured, or failed when it was trained: it is not asked again and again."""
-        tried = [trial for trial in self.present.values() if trial.config.backbone == config.backbone]
+        tried = [
+            trial
+            for trial in self.present.values()
+            if trial.config.backbone == config.backbone and not trial.config.is_probe
+        ]
         has_failed = bool(tried) and all(trial.status == "failed" for trial in tried)
         return has_failed or config.backbone in self.unmeasurable
 
@@ -138,8 +143,10 @@ class Desk(Known):
         self.progress.say(f"{config.backbone} cannot be measured: {failure.reason}")
 
     def write_tables(self) -> None:
-        """Rebuild the table of trials from the ledger."""
+        """Rebuild the table of trials from the ledger, and keep what the probes among them tell of costs."""
         write_trials(self.paths, self.trials.values(), self.costs)
+        if self.costs:
+            write_costs(self.paths, self.costs.values())
 
 
 def worker_spec(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from spine_ray.climb.desk import Desk
-from spine_ray.climb.known import Known
+from spine_ray.climb.known import ANSWER_SECONDS, Known
 from spine_ray.climb.rehearsal import Rehearsal
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.tiers import Climb
@@ -24,8 +24,6 @@ from spine_ray.workers.request import WorkerRequest
 
 REHEARSALS = 16
 """Of each outcome."""
-END_SECONDS = 10.0
-"""Selection with its cross-fits, the report, and the tracker's last entries (docs/log.md)."""
 GPU_TERA_MACS = (4.0, 25.0)
 """Training arithmetic that a GPU sustains, tera-multiply-accumulates/s, where none was measured: a wide assumption.
 
@@ -131,15 +129,23 @@ def _rehearse(
     seed: int,
 ) -> Rehearsed:
     known = Known(
-        request=desk.request, samples=desk.samples, prepared=desk.prepared, events=list(desk.events), costs=costs
+        request=desk.request,
+        samples=desk.samples,
+        prepared=desk.prepared,
+        device=desk.device,
+        events=list(desk.events),
+        costs=dict(costs),
     )
     clock = VirtualClock(time.time())
     rehearsal = Rehearsal(
         known, clock, shape.count, iter(verdicts), seed, has_control=read_control(desk.paths) is not None
     )
     try:
-        for space in desk.prepared.spaces:
-            Climb(known, rehearsal, space, budget).run()
+        climbs = [Climb(known, rehearsal, space, budget) for space in desk.prepared.spaces]
+        for climb in climbs:
+            climb.probe()
+        for climb in climbs:
+            climb.fine_tune()
         _ship(known, clock, shape, desk.prepared.spaces[-1], random.Random(derive_seed(seed, "ship")))
     except StoppedByGate:
         pass  # the outcome that is rehearsed
@@ -158,7 +164,7 @@ def _rehearse(
 
 def _ship(known: Known, clock: VirtualClock, shape: WorkerRequest, space: Space, luck: random.Random) -> None:
     """Let the time of the selection and of fitting some members once more pass."""
-    clock.now += END_SECONDS * luck.uniform(0.6, 1.5)
+    clock.now += ANSWER_SECONDS * luck.uniform(0.6, 1.5)
     completed = [trial.config for trial in known.present.values() if trial.is_completed]
     few = luck.randint(1, max(1, min(space.max_members, len(completed))))
     members = luck.sample(completed, min(few, len(completed)))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from spine_ray.climb.decisions import Question
 from spine_ray.climb.known import Known
+from spine_ray.core.epoch_record import ALL_FOLDS
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.soundness import CHECKED_ROWS
-from spine_ray.ladder.budget import side_by_side
 from spine_ray.ladder.gates import GateDecision, Verdict
 from spine_ray.ladder.prediction import Effort
 from spine_ray.sampling.sampler import random_suggest
@@ -78,17 +78,8 @@ class Rehearsal:
             return
         cost = nearest_cost(self.known.costs, config)
         passes = CHECK_PASSES * min(CHECKED_ROWS, len(self.known.samples.dev)) / cost.infer_images_s
-        steps = CHECK_STEPS * config.recipe.batch_size / cost.train_images_s
+        steps = CHECK_STEPS * config.training.batch_size / cost.train_images_s
         self.clock.now += (passes + min(steps, 30.0)) * self._off
-
-    def favoured(self, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
-        """Let the time of the screening pass; nothing is known of what it finds."""
-        if self.known.prepared.weights.kind != "random" and len(starts) > 1:
-            rows = len(self.known.samples.dev)
-            measured = filter(self._is_measured, starts)
-            seconds = [rows / nearest_cost(self.known.costs, config).infer_images_s for config in measured]
-            self.clock.now += side_by_side(seconds, self.workers) * self._off
-        return ()
 
     def run(self, plan: TierPlan, question: str) -> None:
         """Play a tier's trials."""
@@ -115,7 +106,9 @@ class Rehearsal:
         self.has_control = True
 
     def _is_measured(self, config: TrialConfig) -> bool:
-        return any(cost.backbone == config.backbone for cost in self.known.costs.values())
+        if config.is_probe:
+            return self.known.predicted_seconds(config) is not None
+        return self.known.forecast().parts(config) is not None
 
     def decide(self, question: Question) -> GateDecision:
         """Say what this rehearsal is about."""
@@ -129,32 +122,46 @@ class Rehearsal:
 
     def _script(self, config: TrialConfig) -> list[EpochDone]:
         """Return the epochs of a trial: as long as the costs say, and as good as luck has it."""
-        known, recipe = self.known, config.recipe
+        if config.is_probe:
+            return [self._probe(config)]
+        known, recipe = self.known, config.training
         forecast = known.forecast()
         parts = forecast.parts(config)
         if parts is None:
             raise ValueError(f"the cost of {config.backbone} was never measured")
         folds = known.samples.num_folds
-        at_once = folds if config.freeze == 1.0 else 1
         luck = random.Random(derive_seed(self.seed, "trial", config.trial_id))
         quality = _BEST + luck.gauss(0.0, _SPREAD)
         # The forecast is stretched for the sake of budgets; how far costs are off is drawn here.
         times = self._off / forecast.stretch
         epochs = []
-        for turn in range(recipe.epochs * folds // at_once):
+        for turn in range(recipe.epochs * folds):
             # Each epoch of the first fold asks for a view that nobody has computed.
             prefix = parts.prefix / recipe.epochs if turn < recipe.epochs else 0.0
             epochs.append(
                 _epoch(
                     config,
-                    step=(turn + 1) * at_once,
-                    fold=-1 if at_once > 1 else turn // recipe.epochs,
+                    step=turn + 1,
+                    fold=turn // recipe.epochs,
                     log_loss=max(1e-6, quality + luck.gauss(0.0, _LUCK)),
-                    seconds=max(1e-6, (parts.epoch * at_once + prefix) * times),
-                    images=len(known.samples.dev) * (folds - 1) // folds * at_once,
+                    seconds=max(1e-6, (parts.epoch + prefix) * times),
+                    images=len(known.samples.dev) * (folds - 1) // folds,
                 )
             )
         return epochs
+
+    def _probe(self, config: TrialConfig) -> EpochDone:
+        """Return the one step of a probe."""
+        seconds = (self.known.predicted_seconds(config) or 0.0) * self._off
+        luck = random.Random(derive_seed(self.seed, "trial", config.trial_id))
+        return _epoch(
+            config,
+            step=1,
+            fold=ALL_FOLDS,
+            log_loss=max(1e-6, _BEST + luck.gauss(0.0, _SPREAD)),
+            seconds=max(1e-6, seconds),
+            images=len(self.known.samples.dev),
+        )
 
     def _effort(self, events: Sequence[Event], wall: float) -> Effort:
         epochs = [event for event in events if isinstance(event, EpochDone)]
@@ -176,7 +183,7 @@ def _epoch(config: TrialConfig, *, step: int, fold: int, log_loss: float, second
         trial_id=config.trial_id,
         step=step,
         fold=fold,
-        epoch=(step - 1) % config.recipe.epochs + 1,
+        epoch=1 if config.is_probe else (step - 1) % config.training.epochs + 1,
         train_loss=log_loss,
         log_loss=log_loss,
         accuracy=0.0,
@@ -185,8 +192,8 @@ def _epoch(config: TrialConfig, *, step: int, fold: int, log_loss: float, second
         train_images_s=images / seconds,
         score_images_s=images / seconds,
         peak_mb=0.0,
-        views=config.recipe.epochs,
-        micro_batch=config.recipe.batch_size,
+        views=1 if config.is_probe else config.training.epochs,
+        micro_batch=1 if config.is_probe else config.training.batch_size,
         note="",
     )
 
@@ -208,9 +215,9 @@ def _activations_mb(known: Known, trials: Sequence[Trial]) -> float:
     rows, found = len(known.samples.dev), dict[tuple[str, int, float], float]()
     for trial in trials:
         config = trial.config
-        if config.freeze > 0:
+        if 0 < config.freeze < 1:
             picture = nearest_cost(known.costs, config).activation_mb or 0.0
-            found[cost_key(config)] = picture * rows * (config.recipe.epochs + 1)
+            found[cost_key(config)] = picture * rows * (config.training.epochs + 1)
     return sum(found.values())
 
 

@@ -32,6 +32,8 @@ class SearchRequest:
     tracking: str | None
     open_test: bool
     resume: bool
+    finish: bool
+    """Train no further trial and answer from what is there."""
     force: bool
     """Go on although preflight found an error."""
     update: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The board's rows: the controlled comparison, the best of each backbone, and what was trained on earlier rows."""
+"""The board's rows: probes, the controlled comparison, the best of each backbone, what was trained on earlier rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Field:
 
 
 def board_rows(study: StudyFiles, evidence: Evidence) -> list[BoardRow]:
-    """Return every backbone at its start recipe, the best found of each, and the trials on earlier rows.
+    """Return every backbone by its probe and at its start recipe, the best of each, and the trials on earlier rows.
 
     Args:
         study: The study.
@@ -40,7 +40,12 @@ def board_rows(study: StudyFiles, evidence: Evidence) -> list[BoardRow]:
     starts = [trial for trial in present if trial.started.is_start]
     earlier = [trial for name, trial in study.trials.items() if name not in study.present]
     rows: list[BoardRow] = []
-    fields: tuple[tuple[Role, list[Trial]], ...] = (("start", starts), ("best", best_of_each(present)))
+    probes = best_of_each(trial for trial in present if trial.config.is_probe)
+    fields: tuple[tuple[Role, list[Trial]], ...] = (
+        ("probe", probes),
+        ("start", starts),
+        ("best", best_of_each(present)),
+    )
     for role, trials in fields:
         compared = _field(study, evidence, trials)
         rows += [_row(study, evidence, trial, role, compared) for trial in trials]
@@ -159,7 +164,8 @@ def _differences(trial: Trial, reference: Trial) -> list[str]:
     """Name what, besides the backbone, is not the same for two trials: then they are no controlled comparison."""
     one, other = trial.config, reference.config
     names = [name for name in ("resolution", "freeze") if getattr(one, name) != getattr(other, name)]
-    names += [name for name in RECIPE_FIELDS if getattr(one.recipe, name) != getattr(other.recipe, name)]
+    if one.recipe is not None and other.recipe is not None:
+        names += [name for name in RECIPE_FIELDS if getattr(one.recipe, name) != getattr(other.recipe, name)]
     return names + (["number of views"] if trial.views != reference.views else [])
 
 

@@ -6,7 +6,6 @@ from typing import Protocol
 
 from spine_ray.climb.decisions import Proof, Question, decide
 from spine_ray.climb.desk import Desk
-from spine_ray.climb.screening import screened
 from spine_ray.climb.seating import seat
 from spine_ray.climb.training import check_before_training
 from spine_ray.ensemble.calibrate import log_probs
@@ -34,8 +33,9 @@ class Runner(Protocol):
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure what configurations cost, where that is not known yet."""
 
-    def favoured(self, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
-        """Return a tier's backbones by what their frozen features promise, or nothing."""
+    @property
+    def workers(self) -> int:
+        """How many trials run at once."""
 
     @property
     def has_control(self) -> bool:
@@ -58,6 +58,11 @@ class StudyRunner:
     def __init__(self, desk: Desk) -> None:
         """Know nothing of the views yet."""
         self._desk = desk
+
+    @property
+    def workers(self) -> int:
+        """How many trials run at once."""
+        return self._desk.pool.layout.count
 
     @property
     def has_control(self) -> bool:
@@ -84,14 +89,11 @@ class StudyRunner:
         """Measure on the workers what was not measured before."""
         self._desk.measure(configs)
 
-    def favoured(self, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
-        """Return a tier's backbones by a linear probe on their frozen features."""
-        return screened(self._desk, starts)
-
     def run(self, plan: TierPlan, question: str) -> None:
         """Train a tier's trials on the pool; show what was not admitted of its start recipes."""
         desk, tier = self._desk, plan.domain.tier.name
-        seat(desk, plan)
+        if not plan.starts[0].is_probe:
+            seat(desk, plan)
         desk.progress.tier_started(tier, question, plan.most_trials)
         for refusal in desk.run(plan):
             if refusal.config in plan.starts:

@@ -1,6 +1,7 @@
 """One search from words to answer."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -39,6 +40,9 @@ from spine_ray.workers.layout import PoolLayout
 from spine_ray.workers.pool import WorkerPool
 from spine_ray.workers.spec import WorkerSpec
 
+_LATE = 1.1
+"""Times its budget after which an answer is late."""
+
 
 def run_search(request: SearchRequest, source: Source, progress: Progress) -> ReportPage:
     """Run preflight, the tiers, the selection and the refits, and return what there is to show.
@@ -51,13 +55,12 @@ def run_search(request: SearchRequest, source: Source, progress: Progress) -> Re
         desk.tracker.begin()
         before = look_back(desk)
         prediction = None
-        if request.update:
+        if request.update or request.finish:
             desk.paths.plan.unlink(missing_ok=True)  # it is of another search
+        if request.update:
             bring_up_to_date(desk, request.update, budget)
-        else:
-            prediction = _predict(desk, budget)
-            for space in desk.prepared.spaces:
-                Climb(desk, StudyRunner(desk), space, budget).run()
+        elif not request.finish:
+            prediction = _climb(desk, budget)
         shipped = ship(desk, desk.prepared.spaces[-1], budget)
         keep_change(desk.paths, look_at_change(desk, before, shipped))
         if prediction is not None:
@@ -86,7 +89,7 @@ def plan_search(request: SearchRequest, source: Source, progress: Progress) -> P
             for space in desk.prepared.spaces
             for tier in space.tiers
             for start in desk.starts(tier)
-            for freeze in tier.freezes
+            for freeze in tier.trained_freezes
         ]
         desk.measure(freezes)
         return predict(desk, budget, request.on)
@@ -99,12 +102,44 @@ def _write_report(desk: Desk, page: ReportPage) -> None:
     write_report(desk.paths.report, page)
 
 
-def _predict(desk: Desk, budget: Budget) -> Prediction:
-    """Measure the start recipes of all tiers, in a budget those that it could hold; keep and tell what to expect."""
-    starts = [each for space in desk.prepared.spaces for tier in space.tiers for each in desk.starts(tier)]
-    ends = budget.training_ends
-    for _ in range(2):  # the first of them tells which others are worth it
-        desk.measure(desk.worth_measuring(starts, None if ends is None else ends - time.time()))
+def _climb(desk: Desk, budget: Budget) -> Prediction | None:
+    """Run the probes of all spaces, then their fine-tunes; return what was predicted in between."""
+    climbs = [Climb(desk, StudyRunner(desk), space, budget) for space in desk.prepared.spaces]
+    for climb in climbs:
+        climb.probe()
+    _check_budget(desk, budget)
+    prediction = _predict(desk, budget)
+    for climb in climbs:
+        climb.fine_tune()
+    return prediction
+
+
+def _check_budget(desk: Desk, budget: Budget) -> None:
+    """Refuse a budget that held the first probe alone, and not even that.
+
+    Raises:
+        ValueError: With the least budget that would do.
+    """
+    if budget.seconds is None or len(desk.present) > 1:
+        return
+    needed = time.time() - budget.began + desk.reserve(desk.pool.layout.count)
+    if desk.present and needed > _LATE * budget.seconds:
+        raise ValueError(
+            f"--budget {budget.seconds:.0f}s is too short for one probe with its answer: the least that would do is "
+            f"{math.ceil(needed / 10) * 10}s. What is done is kept: the same command with that budget goes on from it, "
+            "and --finish answers from it"
+        )
+
+
+def _predict(desk: Desk, budget: Budget) -> Prediction | None:
+    """Keep and tell what to expect, by what the probes cost; None where nothing was measured yet."""
+    if not desk.costs:
+        starts = [start for space in desk.prepared.spaces for tier in space.tiers for start in desk.starts(tier)]
+        ends = budget.training_ends
+        for _ in range(2):  # the first of them tells which others are worth it
+            desk.measure(desk.worth_measuring(starts, None if ends is None else ends - time.time()))
+    if not desk.costs:
+        return None
     prediction = predict(desk, budget)
     keep_prediction(desk, prediction)
     return prediction
@@ -121,9 +156,9 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
     with held_afar(request.uri, request.study, progress.say) as afar, opened_to_change(paths) as opened:
         for line in opened.lines:
             progress.say(line)
-        if request.resume and not paths.record.exists():
-            where = request.uri or request.study
-            raise ValueError(f"--resume: there is no study at {where}; leave --resume away to begin one")
+        if (request.resume or request.finish) and not paths.record.exists():
+            where, word = request.uri or request.study, "--finish" if request.finish else "--resume"
+            raise ValueError(f"{word}: there is no study at {where}; leave {word} away to begin one")
         rows = look_at_data(request, source)
         prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
         request = replace(request, spaces=prepared.spaces)
@@ -198,5 +233,6 @@ def _desk(
         tracker=tracker,
         events=open_events(paths),
         study=record,
+        device=spec.device,
         costs=read_costs(paths),
     )

@@ -61,5 +61,5 @@ def _largest(domain: SearchDomain, starts: Sequence[TrialConfig]) -> list[TrialC
     found = {}
     for start in starts:
         sizes = [each for each in tier.resolutions if (start.backbone, each) in buildable]
-        found[start.backbone] = replace(start, resolution=max(sizes), freeze=min(tier.freezes))
+        found[start.backbone] = replace(start, resolution=max(sizes), freeze=min(tier.trained_freezes))
     return list(found.values())

@@ -77,6 +77,7 @@ def _choose_what_fits(
     left = {name: trial for name, trial in completed.items() if cost_key(trial.config) in desk.costs}
     for name in completed.keys() - left.keys():
         desk.progress.say(f"{name} is left out of the choice: what it costs could not be measured")
+    left = _refitted_in_time(desk, left, budget)
     while left:
         evidence = gather(desk.paths, desk.samples, left)
         choice = _choose(desk, space, evidence, budget)
@@ -87,6 +88,23 @@ def _choose_what_fits(
             desk.progress.say(f"{each.config.trial_id} is left out of the choice: its refit failed: {each.reason}")
             del left[each.config.trial_id]
     raise StoppedByGate("no completed trial could be measured and fitted once more, so there is nothing to choose from")
+
+
+def _refitted_in_time(desk: Desk, trials: Mapping[str, Trial], budget: Budget) -> dict[str, Trial]:
+    """Return the trials that the budget can fit once more, or those that take the least time where it can none."""
+    if budget.seconds is None:
+        return dict(trials)
+    left = budget.began + budget.seconds - time.time()
+    version = desk.samples.version
+    seconds = {
+        name: 0.0 if is_fitted(desk.paths, name, version) else desk.refit_seconds([trial.config], 1)
+        for name, trial in trials.items()
+    }
+    limit = max(left, min(seconds.values(), default=0.0))
+    for name in trials:
+        if seconds[name] > limit:
+            desk.progress.say(f"{name} is left out of the choice: the budget does not hold its refit")
+    return {name: trial for name, trial in trials.items() if seconds[name] <= limit}
 
 
 def _needed(choice: Choice) -> list[Trial]:
@@ -111,7 +129,7 @@ def _choose(desk: Desk, space: Space, evidence: Evidence, budget: Budget) -> Cho
 def _fits(desk: Desk, configs: list[TrialConfig], budget: Budget) -> bool:
     if budget.seconds is None:
         return True
-    wall = desk.forecast().refit_seconds(configs, desk.pool.layout.count)
+    wall = desk.refit_seconds(configs, desk.pool.layout.count)
     return time.time() + wall <= budget.began + budget.seconds
 
 

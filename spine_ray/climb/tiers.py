@@ -1,18 +1,24 @@
-"""The climb: tier after tier, a gate between two, all of it with its evidence."""
+"""The climb: the probes of every tier first, then its fine-tunes, gates in between, all of it with its evidence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from spine_ray.climb.decisions import Question
 from spine_ray.climb.known import Known
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.runner import Runner
-from spine_ray.ladder.budget import Admission, Budget, Leftover, epochs_within, held_back, order_starts
+from spine_ray.ladder.budget import Admission, Budget, EndsInTime, epochs_within, held_back, order_starts
 from spine_ray.sampling.queue import SearchDomain, TransferHint
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import shortened
 from spine_ray.space.schema import Space, TierSpace
+from spine_ray.study.trials import Trial
+
+_REFIT = 1.25
+"""A fine-tune begins only where this much of its predicted time is left: a member is fitted once more."""
+Admit = Callable[[TrialConfig, float], str | None]
+"""Returns why a configuration cannot begin at a time, seconds since 1970, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,144 +37,246 @@ class Climb:
     space: Space
     budget: Budget
 
-    def run(self) -> None:
-        """Run the space's tiers.
+    def probe(self) -> None:
+        """Run the probes, tier by tier, as long as they leave time for an answer; ask whether the first are sound.
 
         Raises:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
+        for index, tier in enumerate(self.space.tiers):
+            if index and tier.gate == "never":
+                return
+            if self.known.probes(tier):
+                self._run_probes(index, tier)
+            if index == 0 and len(self.space.tiers) > 1 and self.known.probes_of_tier(tier):
+                self._ask_sound()
+
+    def fine_tune(self) -> None:
+        """Run the fine-tunes, tier by tier, a gate before each but the first; then spend what time is left over.
+
+        Raises:
+            StoppedByGate: If the first gate finds that nothing sound was learnt.
+        """
+        if not any(tier.trained_freezes for tier in self.space.tiers) or not self._has_time():
+            return
         self.runner.check(sorted(self.known.starts(self.space.tiers[0]), key=self.known.macs))
         replace(self, space=self._affordable())._climb()
 
+    def _run_probes(self, index: int, tier: TierSpace) -> None:
+        probes = self._ordered_probes(tier)
+        needs_control = index == 0 and len(self.space.tiers) > 1 and not self.runner.has_control
+        known = self.known.probes_of_tier(tier)
+        plan = TierPlan(
+            domain=self._domain(tier, ()),
+            starts=probes,
+            first=(),
+            known=known,
+            most_trials=len({*(probe.trial_id for probe in probes), *(trial.trial_id for trial in known)}),
+            folds=self.known.samples.num_folds,
+            reduction=1,
+            control=probes[0] if needs_control else None,
+            deadline=None,  # a probe is one step: it is not begun where it would not end in time
+            admit=self._probe_refusal,
+            hang_timeout=self.known.hang_timeout,
+            effort=self.known.effort,
+            describe=self.known.describe(tier.name),
+        )
+        self.runner.run(plan, f"{tier.question} (probes)".lstrip())
+
+    def _ordered_probes(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
+        """Return a tier's probes: one of each family at the smallest resolution, the other backbones, then other sizes.
+
+        Within each of these the cheapest by arithmetic comes first.
+        """
+        known = self.known
+        probes = known.probes(tier)
+        macs = {probe.trial_id: known.macs(probe) for probe in probes}
+        ordered: list[TrialConfig] = []
+        for resolution in dict.fromkeys(probe.resolution for probe in probes):
+            of_size = [probe for probe in probes if probe.resolution == resolution]
+            ordered += order_starts(of_size, known.prepared.families, {}, macs)
+        return tuple(ordered)
+
+    def _probe_refusal(self, config: TrialConfig, now: float) -> str | None:
+        """Return why a probe cannot begin: it would end too late. The first of all may always try."""
+        seconds = self.known.seconds_left(config)
+        return EndsInTime(self._budget()).refusal(config, seconds, now)
+
+    def _ask_sound(self) -> None:
+        decision = self.runner.decide(self._question(1, may_repeat=False))
+        if decision.verdict == "stop":
+            raise StoppedByGate(decision.reason)
+
+    def _budget(self) -> Budget:
+        """Return the budget with what is to be kept of it by what is known now."""
+        return self.budget.keeping(self.known.reserve(self.runner.workers))
+
+    def _has_time(self) -> bool:
+        ends = self._budget().training_ends
+        return ends is None or self.runner.now() < ends
+
     def _affordable(self) -> Space:
-        """Return the space; with fewer epochs for all, where the budget does not hold one trial of it."""
-        ends, first = self.budget.training_ends, self.space.tiers[0]
-        if ends is None:
+        """Return the space; with fewer epochs for all, where the budget holds no trial of it and there is no probe."""
+        ends, first = self._budget().training_ends, self.space.tiers[0]
+        if ends is None or self.known.probes_of_tier(first):
             return self.space
         self._measure(first)
         forecast = self.known.forecast()
         predicted = {config: forecast.seconds(config) for config in self.known.starts(first)}
-        seconds = {config: each for config, each in predicted.items() if each is not None}
+        seconds = {config: value for config, value in predicted.items() if value is not None}
         if not seconds:  # none of them could be measured
             return self.space
         cheapest, left = min(seconds, key=seconds.__getitem__), ends - self.runner.now()
+        whole = cheapest.training.epochs
         epochs = epochs_within(cheapest, seconds[cheapest], left)
-        if epochs in (0, cheapest.recipe.epochs):
+        if epochs in (0, whole):
             return self.space
         self.runner.say(
             f"WARNING: the cheapest start recipe needs about {seconds[cheapest]:.0f} s, and the budget has "
-            f"{left:.0f} s left for training: everything trains for {epochs} instead of {cheapest.recipe.epochs} epochs"
+            f"{left:.0f} s left for training: everything trains for {epochs} instead of {whole} epochs"
         )
         return replace(self.space, tiers=tuple(shortened(tier, epochs) for tier in self.space.tiers))
 
     def _climb(self) -> None:
-        """Run the tiers, a gate before each but the first."""
-        tiers = self.space.tiers
+        """Run the fine-tunes of the tiers, a gate before each but the first."""
+        tiers, since = self.space.tiers, self.runner.now()
         opened = [tiers[0]]
-        self._run(0, tiers[0])
-        for place in range(1, len(tiers)):
-            tier = self._pass_gate(place)
+        self._run(0, tiers[0], since)
+        for index in range(1, len(tiers)):
+            tier = self._pass_gate(index, since)
             if tier is None:
                 break
-            self._run(place, tier)
+            self._run(index, tier, since)
             opened.append(tier)
         if self.budget.seconds is not None:
             self._spend_rest(opened)
 
     def _spend_rest(self, opened: Sequence[TierSpace]) -> None:
         """Give the tiers that were opened, from the first, the trials that their share of the budget did not hold."""
-        for place, tier in enumerate(opened):
-            if len(self.known.of_tier(tier)) < tier.trials and self._fits(tier):
+        for index, tier in enumerate(opened):
+            if len(self.known.fine_tunes_of_tier(tier)) < tier.trials and self._fits(tier):
                 self.runner.say(f"time is left over: tier {tier.name} may try more")
-                self._train(place, tier, Leftover(self.budget))
+                self._train(index, tier, self._ends_in_time)
 
-    def _pass_gate(self, place: int) -> TierSpace | None:
-        """Decide what follows a tier: the next, perhaps frozen first, after one more helping of this one, or None."""
-        tier = self.space.tiers[place]
-        decision = self.runner.decide(self._question(place, may_repeat=True))
+    def _pass_gate(self, index: int, since: float) -> TierSpace | None:
+        """Decide what follows a tier: the next, perhaps frozen first, after one more round of this one, or None."""
+        tier = self.space.tiers[index]
+        if index == 1 and self.known.probes_of_tier(self.space.tiers[0]):  # `sound` was asked of the probes
+            return None if tier.gate == "never" else tier
+        decision = self.runner.decide(self._question(index, may_repeat=True))
         if decision.verdict == "again":
-            below = self.space.tiers[place - 1]
-            self._run(place - 1, replace(below, trials=2 * below.trials))
-            decision = self.runner.decide(self._question(place, may_repeat=False))
+            below = self.space.tiers[index - 1]
+            self._run(index - 1, replace(below, trials=2 * below.trials), since)
+            decision = self.runner.decide(self._question(index, may_repeat=False))
         if decision.verdict == "stop":
             if decision.gate == "sound":
                 raise StoppedByGate(decision.reason)
             return None
-        if decision.verdict == "climb_frozen_only":
-            return replace(tier, freezes=tuple(freeze for freeze in tier.freezes if freeze > 0))
+        frozen = tuple(freeze for freeze in tier.trained_freezes if freeze > 0)
+        if decision.verdict == "climb_frozen_only" and frozen:
+            return replace(tier, freezes=frozen)
         if decision.verdict == "climb_frozen_first":
-            return replace(tier, freezes=tuple(sorted(tier.freezes, reverse=True)))
+            return replace(tier, freezes=tuple(sorted(tier.trained_freezes, reverse=True)))
         return tier
 
-    def _question(self, place: int, *, may_repeat: bool) -> Question:
+    def _question(self, index: int, *, may_repeat: bool) -> Question:
         return Question(
             space=self.space,
-            place=place,
+            place=index,
             may_repeat=may_repeat,
-            fits_budget=self._fits(self.space.tiers[place]),
+            fits_budget=self._fits(self.space.tiers[index]),
             has_budget=self.budget.seconds is not None,
         )
 
-    def _run(self, place: int, tier: TierSpace) -> None:
-        """Run one tier within its share of the budget."""
+    def _run(self, index: int, tier: TierSpace, since: float) -> None:
+        """Run the fine-tunes of one tier within its share of the budget."""
         starts = self._ordered_starts(tier)
-        admission = Admission(
-            budget=self.budget,
-            tier=place,
-            tiers=len(self.space.tiers),
-            reserve=self._reserve(place),
-            starts=frozenset(config.trial_id for config in starts),
-            first=starts[0].trial_id,
-        )
-        self._train(place, tier, admission)
+        if not starts:
+            return
 
-    def _train(self, place: int, tier: TierSpace, admission: Admission | Leftover) -> None:
-        """Run one tier to its end."""
+        def admit(config: TrialConfig, now: float) -> str | None:
+            admission = Admission(
+                budget=self._budget(),
+                since=since,
+                tier=index,
+                tiers=len(self.space.tiers),
+                reserve=kept,
+                starts=frozenset(config.trial_id for config in starts),
+                first=starts[0].trial_id,
+            )
+            return self._refusal(admission, config, now)
+
+        kept = self._reserve(index)
+        self._train(index, tier, admit)
+
+    def _train(self, index: int, tier: TierSpace, admit: Admit) -> None:
+        """Run the fine-tunes of one tier to their end."""
         known, starts = self.known, self._ordered_starts(tier)
-        needs_control = place == 0 and len(self.space.tiers) > 1 and not self.runner.has_control
+        if not starts:
+            return
+        has_control = self.runner.has_control or bool(known.probes_of_tier(tier))
         plan = TierPlan(
-            domain=SearchDomain(
-                tier=tier,
-                weights=known.prepared.weights.kind,
-                buildable=frozenset(pair for pair in known.prepared.facts if pair[0] in tier.backbones),
-                seed=known.request.seed,
-                favoured=self.runner.favoured(starts),
-                hints=self._hints(place),
-            ),
+            domain=self._domain(tier, self.favoured(starts), self._hints(index)),
             starts=starts,
             first=tuple(trial.config for trial in known.earlier_of_tier(tier)),
-            known=known.of_tier(tier),
+            known=known.fine_tunes_of_tier(tier),
             most_trials=max(tier.trials, len(starts)),
             folds=known.samples.num_folds,
             reduction=self.space.reduction,
-            control=starts[0] if needs_control else None,
-            deadline=self.budget.training_ends,
-            admit=lambda config, now: self._refusal(admission, config, now),
+            control=starts[0] if index == 0 and len(self.space.tiers) > 1 and not has_control else None,
+            deadline=self._budget().training_ends,
+            admit=admit,
             hang_timeout=known.hang_timeout,
             effort=known.effort,
             describe=known.describe(tier.name),
         )
         self.runner.run(plan, tier.question)
 
-    def _refusal(self, admission: Admission | Leftover, config: TrialConfig, now: float) -> str | None:
+    def favoured(self, starts: Sequence[TrialConfig]) -> tuple[str, ...]:
+        """Return the backbones of start recipes by the log-loss of their best probe, best first; unprobed ones not."""
+        best: dict[str, float] = {}
+        for trial in self.known.present.values():
+            if trial.config.is_probe and trial.is_completed and trial.log_loss is not None:
+                backbone = trial.config.backbone
+                best[backbone] = min(trial.log_loss, best.get(backbone, trial.log_loss))
+        names = {start.backbone for start in starts}
+        return tuple(sorted(names & best.keys(), key=lambda backbone: (best[backbone], backbone)))
+
+    def _domain(self, tier: TierSpace, favoured: tuple[str, ...], hints: tuple[TransferHint, ...] = ()) -> SearchDomain:
+        known = self.known
+        return SearchDomain(
+            tier=tier,
+            weights=known.prepared.weights.kind,
+            buildable=frozenset(pair for pair in known.prepared.facts if pair[0] in tier.backbones),
+            seed=known.request.seed,
+            favoured=favoured,
+            hints=hints,
+        )
+
+    def _ends_in_time(self, config: TrialConfig, now: float) -> str | None:
+        return self._refusal(EndsInTime(self._budget()), config, now)
+
+    def _refusal(self, admission: Admission | EndsInTime, config: TrialConfig, now: float) -> str | None:
         known, seconds = self.known, self.known.seconds_left(config)
         is_known = known.is_measured(config.backbone) or config.backbone in known.unmeasurable
         if self.budget.seconds is not None and not is_known:
             return f"needs about {seconds or 0.0:.0f} s by its arithmetic, too long to be worth measuring"
-        return admission.refusal(config, seconds, now)
+        return admission.refusal(config, None if seconds is None else _REFIT * seconds, now)
 
     def _measure(self, tier: TierSpace) -> None:
         """Measure a tier's start recipes, in a budget those that it could hold."""
-        ends = self.budget.training_ends
+        ends = self._budget().training_ends
         left = None if ends is None else ends - self.runner.now()
         self.runner.measure(self.known.worth_measuring(self.known.starts(tier), left))
 
-    def _hints(self, place: int) -> tuple[TransferHint, ...]:
-        """Return what every completed trial of the earlier tiers gained over its backbone's start recipe."""
+    def _hints(self, index: int) -> tuple[TransferHint, ...]:
+        """Return what every completed fine-tune of the earlier tiers gained over its backbone's start recipe."""
         hints = []
-        for tier in self.space.tiers[:place]:
-            completed = [
-                trial for trial in self.known.of_tier(tier) if trial.is_completed and trial.log_loss is not None
+        for tier in self.space.tiers[:index]:
+            completed: list[Trial] = [
+                trial
+                for trial in self.known.fine_tunes_of_tier(tier)
+                if trial.is_completed and trial.log_loss is not None
             ]
             starts = {trial.config.backbone: trial.log_loss or 0.0 for trial in completed if trial.started.is_start}
             for trial in completed:
@@ -191,13 +299,13 @@ class Climb:
         predicted = (forecast.seconds(config) for config in self.known.starts(tier))
         return min((seconds for seconds in predicted if seconds is not None), default=0.0)
 
-    def _reserve(self, place: int) -> float:
-        ends = self.budget.training_ends
+    def _reserve(self, index: int) -> float:
+        ends = self._budget().training_ends
         if ends is None:
             return 0.0
-        first, *later = (self._cheapest(tier) for tier in self.space.tiers[place:])
+        first, *later = (self._cheapest(tier) for tier in self.space.tiers[index:])
         return held_back(later, ends - self.runner.now() - first)
 
     def _fits(self, tier: TierSpace) -> bool:
-        ends = self.budget.training_ends
+        ends = self._budget().training_ends
         return ends is None or self.runner.now() + self._cheapest(tier) <= ends

@@ -123,7 +123,7 @@ def add_findings(paths: StudyPaths, findings: tuple[Finding, ...]) -> Audit:
 
 def write_contact_sheet(paths: StudyPaths, task: Task, samples: Samples, config: TrialConfig) -> None:
     """Draw views of a few dev pictures of each class."""
-    augmentation = Augmentation(crop_area_min=config.recipe.crop_area_min, flip=config.recipe.flip)
+    augmentation = Augmentation(crop_area_min=config.training.crop_area_min, flip=config.training.flip)
     drawn = contact_sheet(task, samples.dev, samples.classes, augmentation, config.resolution)
     replace_bytes(paths.contact_sheet, drawn)
 

@@ -36,6 +36,8 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
     """
     if given.on is not None and not given.plan:
         raise ValueError("--on says for which machine --plan reckons; add --plan")
+    if given.finish and (given.plan or given.update):
+        raise ValueError(f"--finish trains nothing, so it goes without {'--plan' if given.plan else '--update'}")
     spaces = tuple(_space(name, given.set, source.is_sample) for name in given.space)
     budget = given.budget or spaces[0].budget
     weights = given.weights or spaces[0].weights or "auto"
@@ -58,6 +60,7 @@ def search_request(given: argparse.Namespace, source: Source, command: str, bega
         tracking=None if given.tracking is None else check_uri(given.tracking),
         open_test=given.open_test,
         resume=given.resume,
+        finish=given.finish,
         force=given.force,
         update=tuple(given.update),
         plan=given.plan,
@@ -93,6 +96,7 @@ def check_request(given: argparse.Namespace, source: Source) -> SearchRequest:
         tracking=None,
         open_test=False,
         resume=False,
+        finish=False,
         force=False,
         update=(),
         plan=False,
@@ -111,6 +115,7 @@ def _space(name: str, sets: Sequence[str], is_sample: bool) -> Space:
         raise ValueError(f"{space.file.name}: {error}") from error
     if not is_sample:
         return space
-    longest = max(start_configs(tier, "random")[0].recipe.epochs for tier in space.tiers)
+    starts = [start for tier in space.tiers for start in start_configs(tier, "random")]
+    longest = max((start.training.epochs for start in starts), default=0)
     epochs = {"recipe.epochs": SAMPLE_EPOCHS} if longest > SAMPLE_EPOCHS else {}
     return load_space(name, sets=sets, sample={**SAMPLE_SIZE, **epochs})

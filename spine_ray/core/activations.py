@@ -39,8 +39,8 @@ from spine_ray.space.config import Recipe
 
 _log = logging.getLogger(__name__)
 
-PART_VIEWS, HEAD_VIEWS = 1 / 2, 1 / 4
-"""Views there must be at least, in units of the epochs, where part of a backbone is trained, and where the head alone.
+FEWEST_VIEWS = 1 / 2
+"""Views there must be at least, in units of the epochs.
 
 With fewer, held-out log-loss rises by more than 0.01 nats (`python -m benchmarks.views`, in docs/log.md).
 """
@@ -65,7 +65,7 @@ def open_inputs(recipe: Recipe, network: Network, task: Task, rows: Rows) -> Inp
     view_bytes = len(rows) * int(np.prod(shape)) * (2 if is_half else 4)
     room = network.setup.activation_bytes
     views = min(recipe.epochs, room // view_bytes - 1)
-    if views < fewest_views(recipe.epochs, network):
+    if views < fewest_views(recipe.epochs):
         note = f"activations not kept: a view takes {view_bytes / 1e9:.3g} GB of {room / 1e9:.3g} GB" if room else ""
         return Activations(pictures=pictures, is_half=is_half, note=note)
     computed = Activations(pictures=replace(pictures, views=views), is_half=is_half, note="")
@@ -75,9 +75,9 @@ def open_inputs(recipe: Recipe, network: Network, task: Task, rows: Rows) -> Inp
     return StoredActivations(computed, rows, shape, held)
 
 
-def fewest_views(epochs: int, network: Network) -> int:
+def fewest_views(epochs: int) -> int:
     """Return with how many training views at least activations are kept; with fewer, training would suffer."""
-    return max(1, math.ceil(epochs * (HEAD_VIEWS if network.trains_one_layer else PART_VIEWS)))
+    return max(1, math.ceil(epochs * FEWEST_VIEWS))
 
 
 class StoredActivations:

@@ -46,6 +46,8 @@ class BackboneFacts:
     """All parameters, those of the classifier of `classes` outputs among them."""
     macs: int
     """Multiply-accumulates of one forward pass of one image."""
+    features: int | None
+    """Inputs of the classifier; None where that is not one linear layer, so that the backbone cannot be probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,18 @@ def facts(backbone: str, resolution: int, classes: int) -> BackboneFacts:
             raise ValueError(f"{backbone} does not run at {resolution} px: {first_line(error)}") from error
     if shape != (1, classes):
         raise ValueError(f"{backbone} at {resolution} px gives {shape}, not {(1, classes)}")
-    return BackboneFacts(sum(each.numel() for each in model.parameters()), counter.get_total_flops() // 2)
+    classifier = linear_classifier(model)
+    return BackboneFacts(
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        macs=counter.get_total_flops() // 2,
+        features=None if classifier is None else classifier.in_features,
+    )
+
+
+def linear_classifier(model: nn.Module) -> nn.Linear | None:
+    """Return the classifier where it is one linear layer with a bias, else None."""
+    classifier = model.get_classifier()  # type: ignore[operator]
+    return classifier if isinstance(classifier, nn.Linear) and classifier.bias is not None else None
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:

@@ -19,7 +19,7 @@ from typing import BinaryIO, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-Kind = Literal["pixels", "activations", "weights"]
+Kind = Literal["pixels", "activations", "features", "weights"]
 GB = 10**9
 RESERVE = GB
 """Bytes of a disk that are left free."""

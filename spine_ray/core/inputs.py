@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from spine_ray.core.arithmetic import place_batch
@@ -93,52 +91,18 @@ class Activations:
         return place_batch(as_half(activations).float() if self.is_half else activations, network.setup.arithmetic)
 
 
-class InMemory:
-    """The features of all rows, one training view and the scoring view at a time: small, and asked for fold by fold.
-
-    Args:
-        inputs: Where they come from.
-        rows: All rows that will be asked for.
-    """
-
-    def __init__(self, inputs: Inputs, rows: Rows) -> None:
-        """Read nothing yet."""
-        self._inputs, self._rows = inputs, rows
-        self._training: tuple[int, Tensor] | None = None
-        self._scoring: Tensor | None = None
-
-    @property
-    def views(self) -> int:
-        """How many training views there are."""
-        return self._inputs.views
-
-    @property
-    def note(self) -> str:
-        """What was not as fast as it could be, or empty."""
-        return self._inputs.note
-
-    def training(self, rows: Rows, epoch: int) -> Tensor:
-        """Return a batch of the epoch's training view, (rows, features)."""
-        if self._training is None or self._training[0] != epoch:
-            self._training = (epoch, self._inputs.training(self._rows, epoch))
-        return self._training[1][self._places(rows)]
-
-    def scoring(self, rows: Rows) -> Tensor:
-        """Return a batch of the scoring view, (rows, features)."""
-        if self._scoring is None:
-            self._scoring = self._inputs.scoring(self._rows)
-        return self._scoring[self._places(rows)]
-
-    def _places(self, rows: Rows) -> Tensor:
-        return torch.from_numpy(np.searchsorted(self._rows, rows))
-
-
 def pictures_for(recipe: Recipe, network: Network, task: Task) -> Pictures:
     """Return the pictures as a recipe augments them, with a view for every epoch."""
     augmentation = Augmentation(crop_area_min=recipe.crop_area_min, flip=recipe.flip)
     return Pictures(
         network=network, task=task, augmentation=augmentation, views=recipe.epochs, note=network.whole_because
     )
+
+
+def scoring_pictures(network: Network, task: Task) -> Pictures:
+    """Return pictures for a model that is only scored."""
+    plain = Augmentation(crop_area_min=1.0, flip=False)
+    return Pictures(network=network, task=task, augmentation=plain, views=1, note=network.whole_because)
 
 
 def probe_activations(pictures: Pictures, rows: Rows) -> tuple[tuple[int, ...], bool]:

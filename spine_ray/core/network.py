@@ -1,8 +1,8 @@
 """A backbone ready to train: built, frozen, placed on its device, cut where the frozen part ends."""
 
-import copy
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from spine_ray.core.arithmetic import autocast, place_batch, place_model, send
-from spine_ray.core.backbone import make_model, normalisation_of, normalise
+from spine_ray.core.backbone import linear_classifier, make_model, normalisation_of, normalise
 from spine_ray.core.freeze import classifier_names, freeze_backbone, trained_tensors, trains_batch_norm
+from spine_ray.core.linear_head import LinearHead
 from spine_ray.core.memory import Portion
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.split import CannotSplitError, Split, check_split, split_model
@@ -75,7 +76,7 @@ class Network:
             config.backbone,
             config.resolution,
             classes,
-            drop_path=config.recipe.drop_path,
+            drop_path=0.0 if config.is_probe else config.training.drop_path,
             weights=setup.weights and on_this_machine(setup.weights, _log.info),
         )
         frozen = freeze_backbone(model, config.freeze)
@@ -96,9 +97,21 @@ class Network:
         return self.split.suffix if self.split else self.model
 
     @property
-    def trains_one_layer(self) -> bool:
-        """Whether all that is trained is one linear layer on the prefix's features."""
-        return self.split is not None and self.split.matrix is not None
+    def can_be_probed(self) -> bool:
+        """Whether the classifier is one linear layer with a bias."""
+        return linear_classifier(self.model) is not None
+
+    @property
+    def feature_count(self) -> int:
+        """Inputs of the classifier.
+
+        Raises:
+            ValueError: If the classifier is not one linear layer with a bias.
+        """
+        classifier = linear_classifier(self.model)
+        if classifier is None:
+            raise ValueError(f"{self.backbone} cannot be probed: its classifier is not one linear layer with a bias")
+        return classifier.in_features
 
     def learner(self, batch_size: int) -> Learner:
         """Return the model to train, back in its initial weights.
@@ -114,19 +127,18 @@ class Network:
         head = frozenset(classifier_names(self.model))
         return Learner(self.model, self.trained_part, head, at_once, self.setup)
 
-    def heads(self, count: int, batch_size: int) -> tuple[Learner, ...]:
-        """Return the one linear layer that is trained, in its initial weights, so many times.
+    def put_head(self, head: LinearHead) -> None:
+        """Replace the classifier's parameters by those of a head that was solved on this backbone's features.
 
         Raises:
-            ValueError: If more than one linear layer is trained.
+            ValueError: If the classifier is not one linear layer of the head's size.
         """
-        layer = self.split.matrix if self.split else None
-        if layer is None:
-            raise ValueError(f"{self.backbone} trains more than one linear layer")
-        self.learner(batch_size)
-        head = frozenset(("weight", "bias"))
-        copies = [copy.deepcopy(layer) for _ in range(count)]
-        return tuple(Learner(each, each, head, Portion(batch_size), self.setup) for each in copies)
+        classifier = linear_classifier(self.model)
+        if classifier is None or tuple(classifier.weight.shape) != head.weight.shape:
+            raise ValueError(f"{self.backbone} has no linear classifier of the shape {head.weight.shape}")
+        with torch.no_grad():
+            classifier.weight.copy_(torch.from_numpy(head.weight))
+            classifier.bias.copy_(torch.from_numpy(head.bias))
 
     def images(self, pictures: Tensor) -> Tensor:
         """Turn uint8 (images, 3, height, width) into what the model takes."""
@@ -148,30 +160,37 @@ class Network:
         return torch.cat(parts)
 
     def features(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return what the classifier would be given, float32 (images, features, ...), a chunk at a time.
+        """Return what the classifier would be given, float32 (images, features), a chunk at a time, the last filled up.
 
         Args:
-            pictures: (images, 3, height, width).
+            pictures: (images, 3, height, width), uint8.
         """
-        if self.split is not None:
-            return self.activations(torch.from_numpy(pictures)).cpu().numpy()
         parts = []
         for chunk in torch.split(torch.from_numpy(pictures), CHUNK):
+            filled = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk), -1, -1, -1)])
             with torch.no_grad(), autocast(self.setup.arithmetic, self.setup.device):
-                deep = self.model.forward_features(self.images(chunk))  # type: ignore[operator]
-                parts.append(self.model.forward_head(deep, pre_logits=True).float().cpu())  # type: ignore[operator]
+                deep = self.model.forward_features(self.images(filled))  # type: ignore[operator]
+                pooled = self.model.forward_head(deep, pre_logits=True)  # type: ignore[operator]
+                parts.append(pooled[: len(chunk)].float().cpu())
         found: npt.NDArray[np.float32] = torch.cat(parts).numpy()
         return found
 
     def prefix_hash(self) -> str:
-        """Return a hash of all that the prefix's activations of given pictures depend on, but the machine."""
-        if self.split is None:
-            return ""
+        """Return a hash of all that the prefix's activations of some pictures depend on, but the machine."""
+        return "" if self.split is None else self._hash_of(self.split.cut, self.split.prefix.state_dict())
+
+    def features_hash(self) -> str:
+        """Return a hash of all that the features of some pictures depend on, but the machine."""
+        head = set(classifier_names(self.model))
+        tensors = {name: tensor for name, tensor in self.model.state_dict().items() if name not in head}
+        return self._hash_of("features", tensors)
+
+    def _hash_of(self, cut: str, tensors: Mapping[str, Tensor]) -> str:
         digest = hashlib.blake2b(digest_size=16)
         words = (
             self.backbone,
             self.resolution,
-            self.split.cut,
+            cut,
             self.normalisation,
             self.setup.arithmetic,
             self.setup.device.type,
@@ -179,7 +198,7 @@ class Network:
             torch.__version__,
         )
         digest.update("\n".join(map(str, words)).encode())
-        for name, tensor in self.split.prefix.state_dict().items():
+        for name, tensor in tensors.items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()

@@ -9,7 +9,7 @@ from torch import nn
 
 from spine_ray.core.arrays import Arrays, as_arrays
 from spine_ray.core.freeze import trained_tensors
-from spine_ray.core.inputs import Inputs, pictures_for
+from spine_ray.core.inputs import Inputs, scoring_pictures
 from spine_ray.core.network import Network, Setup
 from spine_ray.core.task import Task
 from spine_ray.space.config import TrialConfig
@@ -65,4 +65,4 @@ def rebuild(
         ValueError: If the tensors are not the model's.
     """
     network = fitted_network(config, task.classes, task.seed, setup, arrays)
-    return network.model, pictures_for(config.recipe, network, task)
+    return network.model, scoring_pictures(network, task)

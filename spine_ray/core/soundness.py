@@ -17,7 +17,7 @@ from spine_ray.core.seeds import derive_seed
 from spine_ray.core.task import Rows, Task
 from spine_ray.core.views import Augmentation
 from spine_ray.ladder.view_check import ViewCheck
-from spine_ray.space.config import Recipe, TrialConfig
+from spine_ray.space.config import Recipe, TrialConfig, probe_config
 
 CHECKED_ROWS = 2000
 """Rows on which the checks look, at most."""
@@ -70,7 +70,7 @@ def check_training(config: TrialConfig, task: Task, folds: npt.NDArray[np.int8],
         setup: What it is computed with.
     """
     rows = few_rows(task.labels, np.flatnonzero(folds >= 0), CHECKED_ROWS, derive_seed(task.seed, "check") % 2**32)
-    frozen = Network(replace(config, freeze=1.0), task.classes, task.seed, setup)
+    frozen = Network(probe_config(config.backbone, config.resolution), task.classes, task.seed, setup)
     clean, labels, places = clean_features(frozen, task, rows), task.labels[rows], folds[rows]
     dealt = np.random.default_rng(derive_seed(task.seed, "check", "shuffle")).permutation(labels)
     return TrainingCheck(
@@ -99,7 +99,7 @@ def check_views(
         clean: (rows, features), of the scoring view.
         folds: (rows,), from 0.
     """
-    augmentation = Augmentation(crop_area_min=config.recipe.crop_area_min, flip=config.recipe.flip)
+    augmentation = Augmentation(crop_area_min=config.training.crop_area_min, flip=config.training.flip)
     seen = [augmented_features(frozen, task, rows, view, augmentation) for view in _FITTED_VIEWS]
     scored = augmented_features(frozen, task, rows, len(_FITTED_VIEWS), augmentation)
     labels = task.labels[rows]
@@ -126,7 +126,7 @@ def check_views(
 
 def check_batch(config: TrialConfig, task: Task, rows: Rows, setup: Setup) -> BatchCheck:
     """Train on one batch until it is known by heart, at most 60 steps and half a minute."""
-    recipe = replace(config.recipe, epochs=_STEPS, label_smoothing=0.0, weight_decay=0.0, drop_path=0.0)
+    recipe = replace(config.training, epochs=_STEPS, label_smoothing=0.0, weight_decay=0.0, drop_path=0.0)
     network = Network(replace(config, freeze=0.0, recipe=recipe), task.classes, task.seed, setup)
     generator = np.random.default_rng(derive_seed(task.seed, "check", "batch"))
     batch = np.sort(generator.permutation(rows)[: recipe.batch_size])

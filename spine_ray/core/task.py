@@ -24,6 +24,8 @@ class Task:
     """(images,) class indices."""
     classes: int
     seed: int
+    groups: npt.NDArray[np.int64] | None = None
+    """(images,): rows of one group stay on one side of every split; None: every row for itself."""
 
     def class_weights(self, rows: Rows) -> Tensor:
         """Return rows / (classes * rows of the class), (classes,): every class has the same say."""

@@ -1,69 +1,26 @@
-"""A trial's life: all epochs on fold 0, then on fold 1, and so on, always to the last epoch of each."""
+"""A fine-tune's life: all epochs on fold 0, then on fold 1, and so on, always to the last epoch of each."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.arrays import Arrays, part_of
+from spine_ray.core.epoch_record import EpochRecord, score_oof
 from spine_ray.core.fit import Fit
-from spine_ray.core.inputs import InMemory
+from spine_ray.core.linear_head import LinearHead
 from spine_ray.core.memory import forget_peak, peak_memory_mb
 from spine_ray.core.network import Network
 from spine_ray.core.task import Rows, Task
-from spine_ray.ensemble.calibrate import fit_temperature, log_probs
-from spine_ray.ensemble.metrics import accuracy, log_loss
 from spine_ray.space.config import TrialConfig
 
-_LOGITS, _AT_ONCE = "logits", "rows_at_once"
-ALL_FOLDS = -1
-"""Stands for the fold where all are trained at once."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpochRecord:
-    """One epoch of one fold, or of all folds at once, with the held-out rows scored."""
-
-    step: int
-    """Epochs so far over all folds, from 1."""
-    fold: int
-    """-1 where all folds are trained at once."""
-    epoch: int
-    """Epoch in this fold, from 1."""
-    train_loss: float
-    log_loss: float
-    """Temperature-scaled, of the held-out rows of all folds so far; lower is better."""
-    accuracy: float
-    """On the same rows; higher is better."""
-    seconds: float
-    train_images: int
-    """Images trained on, counting repeats."""
-    train_images_s: float
-    score_images_s: float
-    peak_mb: float
-    views: int
-    """Training views there are; fewer than epochs where the activations' room on disk is short."""
-    micro_batch: int
-    """Rows that went through the model at once: the batch size, or what memory allowed of it."""
-    note: str
-    """What was not as fast, or not the same, as it should have been; empty when all was well."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """Folds that are trained for one epoch, one after the other."""
-
-    folds: tuple[int, ...]
-    epoch: int
+_LOGITS, _AT_ONCE, _FIT = "logits", "rows_at_once", "fit."
 
 
 class TrialRun:
-    """One configuration trained over the folds, an epoch at a time.
-
-    Where all that is trained is one linear layer on a frozen prefix, every epoch is that of all folds: the features are
-    read once for all of them.
+    """One fine-tune trained over the folds, an epoch at a time.
 
     Args:
         config: What to train.
@@ -71,19 +28,26 @@ class TrialRun:
         folds: (images,) the fold that holds a row out, -1 for rows that are in none.
         network: The configuration's model.
         folds_to_run: How many of the folds, from the first; all of them for a trial that is to have OOF logits.
+        heads: The classifier with which a fold begins, by fold; a fold that is missing begins with the network's own.
+            Each must have been solved on that fold's training rows alone.
     """
 
     def __init__(
-        self, config: TrialConfig, task: Task, folds: npt.NDArray[np.int8], network: Network, folds_to_run: int
+        self,
+        config: TrialConfig,
+        task: Task,
+        folds: npt.NDArray[np.int8],
+        network: Network,
+        folds_to_run: int,
+        heads: Mapping[int, LinearHead] | None = None,
     ) -> None:
         """Prepare; nothing is trained before the first epoch."""
-        self._config, self._task, self._folds, self._network = config, task, folds, network
-        rows = np.flatnonzero(folds >= 0)
-        inputs = open_inputs(config.recipe, network, task, rows)
-        self._inputs = InMemory(inputs, rows) if network.trains_one_layer else inputs
-        self._turns = _turns(config.recipe.epochs, folds_to_run, at_once=network.trains_one_layer)
+        self._recipe, self._task, self._folds, self._network = config.training, task, folds, network
+        self._inputs = open_inputs(self._recipe, network, task, np.flatnonzero(folds >= 0))
+        self._turns = [(fold, epoch) for fold in range(folds_to_run) for epoch in range(self._recipe.epochs)]
         self._turn = 0
-        self._fits: dict[int, Fit] = {}
+        self._heads = heads or {}
+        self._fit: Fit | None = None
         self._logits = np.full((len(folds), task.classes), np.nan, np.float32)
         forget_peak(network.setup.device)
 
@@ -96,38 +60,38 @@ class TrialRun:
         """Train and score one epoch."""
         if self.is_done:
             raise ValueError("the trial is done: all folds are trained to their last epoch")
-        began, turn = time.perf_counter(), self._turns[self._turn]
-        if turn.epoch == 0:
-            self._fits = self._begin(turn.folds)
-        results = [self._fits[fold].train_epoch(turn.epoch) for fold in turn.folds]
+        began, (fold, epoch) = time.perf_counter(), self._turns[self._turn]
+        if epoch == 0 or self._fit is None:
+            self._fit = self._begin(fold)
+        fit = self._fit
+        result = fit.train_epoch(epoch)
         scoring = time.perf_counter()
-        held_out = [np.flatnonzero(self._folds == fold) for fold in turn.folds]
-        for fold, rows in zip(turn.folds, held_out, strict=True):
-            self._logits[rows] = self._fits[fold].logits(rows)
+        held_out = np.flatnonzero(self._folds == fold)
+        self._logits[held_out] = fit.logits(held_out)
         now = time.perf_counter()
         self._turn += 1
-        loss, share = self._score(last_fold=turn.folds[-1])
-        images = sum(result.images for result in results)
+        scored = np.flatnonzero((self._folds >= 0) & (self._folds <= fold))
+        loss, share = score_oof(self._logits[scored], self._task.labels[scored])
         return EpochRecord(
-            step=sum(len(each.folds) for each in self._turns[: self._turn]),
-            fold=turn.folds[0] if len(turn.folds) == 1 else ALL_FOLDS,
-            epoch=turn.epoch + 1,
-            train_loss=float(np.mean([result.train_loss for result in results])),
+            step=self._turn,
+            fold=fold,
+            epoch=epoch + 1,
+            train_loss=result.train_loss,
             log_loss=loss,
             accuracy=share,
             seconds=now - began,
-            train_images=images,
-            train_images_s=images / sum(result.seconds for result in results),
-            score_images_s=sum(map(len, held_out)) / (now - scoring),
+            train_images=result.images,
+            train_images_s=result.images / result.seconds,
+            score_images_s=len(held_out) / (now - scoring),
             peak_mb=peak_memory_mb(self._network.setup.device),
             views=self._inputs.views,
-            micro_batch=min(self._fits[fold].micro_batch for fold in turn.folds),
-            note="; ".join(dict.fromkeys(filter(None, (self._inputs.note, *self._notes())))),
+            micro_batch=fit.micro_batch,
+            note="; ".join(filter(None, (self._inputs.note, fit.note))),
         )
 
     @property
     def turns_done(self) -> int:
-        """How many epochs were trained, an epoch of all folds at once counted once."""
+        """How many epochs were trained."""
         return self._turn
 
     def state(self) -> Arrays:
@@ -136,11 +100,10 @@ class TrialRun:
         Between two folds there is no fit: the next one begins with the initial weights.
         """
         arrays: Arrays = {_LOGITS: self._logits}
-        if self._fits:
-            arrays[_AT_ONCE] = np.array([fit.at_once.rows for fit in self._fits.values()], np.int64)
-        if not self.is_done and self._turns[self._turn].epoch > 0:
-            for fold, fit in self._fits.items():
-                arrays |= {f"{fold}.{name}": array for name, array in fit.state().items()}
+        if self._fit is not None:
+            arrays[_AT_ONCE] = np.array([self._fit.at_once.rows], np.int64)
+            if self._is_within_a_fold:
+                arrays |= {f"{_FIT}{name}": array for name, array in self._fit.state().items()}
         return arrays
 
     def resume(self, turns_done: int, state: Arrays) -> None:
@@ -160,15 +123,10 @@ class TrialRun:
             raise ValueError("the OOF logits so far are not those of these rows")
         self._logits[:] = logits
         self._turn = turns_done
-        last = self._turns[turns_done - 1]
-        if len(at_once) != len(last.folds):
-            raise ValueError(f"{len(at_once)} folds were trained at once, not {len(last.folds)}")
-        self._fits = self._begin(last.folds)
-        for fit, rows in zip(self._fits.values(), at_once, strict=True):
-            fit.at_once.rows = int(rows)
-        if not self.is_done and self._turns[self._turn].epoch > 0:
-            for fold, fit in self._fits.items():
-                fit.restore(part_of(state, f"{fold}."))
+        self._fit = self._begin(self._turns[turns_done - 1][0])
+        self._fit.at_once.rows = int(at_once[0])
+        if self._is_within_a_fold:
+            self._fit.restore(part_of(state, _FIT))
 
     def oof_logits(self) -> npt.NDArray[np.float32]:
         """Return what the fold models said on rows they never saw, (images, classes); NaN in rows not held out.
@@ -180,32 +138,13 @@ class TrialRun:
             raise ValueError(f"the trial did {self._turn} of {len(self._turns)} epochs: it has no OOF logits yet")
         return self._logits
 
-    def _begin(self, folds: tuple[int, ...]) -> dict[int, Fit]:
-        batch_size = self._config.recipe.batch_size
-        if self._network.trains_one_layer:
-            learners = self._network.heads(len(folds), batch_size)
-        else:
-            learners = (self._network.learner(batch_size),)
-        fits = {}
-        for fold, learner in zip(folds, learners, strict=True):
-            rows: Rows = np.flatnonzero((self._folds >= 0) & (self._folds != fold))
-            fits[fold] = Fit(self._config.recipe, self._task, rows, fold, learner, self._inputs)
-        return fits
+    @property
+    def _is_within_a_fold(self) -> bool:
+        return not self.is_done and self._turns[self._turn][1] > 0
 
-    def _notes(self) -> list[str]:
-        return [fit.note for fit in self._fits.values()]
-
-    def _score(self, last_fold: int) -> tuple[float, float]:
-        """Return temperature-scaled log-loss and accuracy; a model that diverged has a loss of NaN."""
-        rows = np.flatnonzero((self._folds >= 0) & (self._folds <= last_fold))
-        logits, labels = self._logits[rows], self._task.labels[rows]
-        if not np.isfinite(logits).all():
-            return float("nan"), 0.0
-        calibrated = log_probs(logits, fit_temperature(logits, labels))
-        return log_loss(calibrated, labels), accuracy(calibrated, labels)
-
-
-def _turns(epochs: int, folds: int, *, at_once: bool) -> list[_Turn]:
-    if at_once:
-        return [_Turn(tuple(range(folds)), epoch) for epoch in range(epochs)]
-    return [_Turn((fold,), epoch) for fold in range(folds) for epoch in range(epochs)]
+    def _begin(self, fold: int) -> Fit:
+        learner = self._network.learner(self._recipe.batch_size)
+        if fold in self._heads:
+            self._network.put_head(self._heads[fold])
+        rows: Rows = np.flatnonzero((self._folds >= 0) & (self._folds != fold))
+        return Fit(self._recipe, self._task, rows, fold, learner, self._inputs)

@@ -10,8 +10,10 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial
 
-SHIP_SHARE = 0.2
-"""Share of the budget kept for the refits of the members, the test split and the report."""
+TRAINING_PASSES = 3.0
+"""Training one image takes as long as so many forward passes: one forwards, two backwards."""
+_PROBE_START_S = 2.0
+"""Building a backbone with its weights, before a probe's first batch, where no probe was measured."""
 _SLACK = 1.15
 """Predictions are stretched by this: workers slow each other down."""
 RECKONING_IS_OFF = 4.0
@@ -49,10 +51,21 @@ class Forecast:
 
     def seconds(self, config: TrialConfig) -> float | None:
         """Return the predicted wall time of a trial on one worker, s; None where its backbone was never measured."""
+        if config.is_probe:
+            return self._probe_seconds(config)
         parts = self.parts(config)
         if parts is None:
             return None
-        return parts.epoch * config.recipe.epochs * self.sizes.folds + parts.prefix
+        return parts.epoch * config.training.epochs * self.sizes.folds + parts.prefix
+
+    def _probe_seconds(self, config: TrialConfig) -> float | None:
+        cost = self.costs.get(cost_key(config))
+        if cost is None or cost.prefix_images_s is None:
+            return None
+        passes = 0.0 if cost_key(config) in self.built else (self.sizes.train + self.sizes.held_out)
+        return self.stretch * (
+            passes / cost.prefix_images_s + self.sizes.folds * self.sizes.train / cost.train_images_s
+        )
 
     def refit_seconds(self, configs: Sequence[TrialConfig], workers: int) -> float:
         """Return the predicted wall time of fitting configurations once more on all dev rows, s.
@@ -62,21 +75,21 @@ class Forecast:
         return side_by_side([(self.seconds(each) or 0.0) / (self.sizes.folds - 1) for each in configs], workers)
 
     def parts(self, config: TrialConfig) -> "TrialSeconds | None":
-        """Return what the predicted wall time of a trial is made of; None where its backbone was never measured.
+        """Return what the predicted wall time of a fine-tune is made of; None where its backbone was never measured.
 
         A resolution that was not measured is scaled by its pixels. A freeze depth that was not is reckoned from one
         with less frozen, as if every share of the depth took the same time.
         """
-        known = [cost for cost in self.costs.values() if cost.backbone == config.backbone]
+        known = [cost for cost in self.costs.values() if cost.backbone == config.backbone and cost.freeze < 1.0]
         if not known:
             return None
         best = min(known, key=lambda cost: _distance(cost, config))
         scale = (config.resolution / best.resolution) ** 2 * self.stretch
-        trained = min(1.0, (1.0 - config.freeze) / (1.0 - best.freeze)) if best.freeze < 1.0 else 1.0
+        trained = min(1.0, (1.0 - config.freeze) / (1.0 - best.freeze))
         epoch = trained * (self.sizes.train / best.train_images_s + self.sizes.held_out / best.score_images_s)
         forward = 0.0 if best.prefix_images_s is None else 1.0 / best.prefix_images_s
         forward += (1.0 - trained) / best.score_images_s
-        views = 0 if cost_key(config) in self.built else config.recipe.epochs + 1  # the scoring view
+        views = 0 if cost_key(config) in self.built else config.training.epochs + 1  # the scoring view
         prefix = forward * views * (self.sizes.train + self.sizes.held_out)
         return TrialSeconds(epoch=epoch * scale, prefix=prefix * scale)
 
@@ -89,6 +102,46 @@ class TrialSeconds:
     """Training and scoring what is trained, one epoch of one fold."""
     prefix: float
     """What is frozen, once for all epochs and folds; 0 where its activations are on disk."""
+
+
+def cost_from_probe(probe: Cost, config: TrialConfig, macs: int) -> Cost:
+    """Return what a fine-tune would cost by the forward passes of its backbone's probe, with nothing frozen.
+
+    Args:
+        probe: Measured, at any resolution.
+        config: The fine-tune.
+        macs: Multiply-accumulates of one forward pass of one image at the fine-tune's resolution.
+    """
+    forward = (probe.prefix_images_s or probe.infer_images_s) * probe.macs / macs
+    return replace(
+        probe,
+        resolution=config.resolution,
+        freeze=0.0,
+        train_images_s=forward / TRAINING_PASSES,
+        infer_images_s=forward,
+        score_images_s=forward,
+        prefix_images_s=None,
+        activation_mb=None,
+        macs=macs,
+        prefix_macs=0,
+        prefix_params=0,
+    )
+
+
+def probe_seconds(measured: Iterable[tuple[Cost, float]], macs: int, rows: int) -> float | None:
+    """Return the predicted wall time of a probe by the probe whose arithmetic is nearest, s; None without one.
+
+    Args:
+        measured: Costs of completed probes, with the wall time of each, s.
+        macs: Multiply-accumulates of one forward pass of one image.
+        rows: Images that are passed.
+    """
+    nearest = min(measured, key=lambda pair: abs(math.log(pair[0].macs / macs)), default=None)
+    if nearest is None:
+        return None
+    cost, seconds = nearest
+    passes = rows / cost.infer_images_s
+    return _SLACK * (passes * macs / cost.macs + max(_PROBE_START_S, seconds - passes))
 
 
 def reckon(measured: Iterable[Cost], config: TrialConfig, macs: int) -> Cost:
@@ -125,8 +178,8 @@ def epochs_within(config: TrialConfig, seconds: float, left: float) -> int:
         left: The time there is, s.
     """
     if seconds <= left:
-        return config.recipe.epochs
-    return max(0, int(config.recipe.epochs * _SAFE * left / seconds))
+        return config.training.epochs
+    return max(0, int(config.training.epochs * _SAFE * left / seconds))
 
 
 def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:
@@ -136,14 +189,14 @@ def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:
 
 
 def observed_stretch(trials: Sequence[Trial], forecast: Forecast) -> float:
-    """Return the median of actual over predicted seconds of completed trials, never below the customary slack.
+    """Return the median of actual over predicted seconds of completed fine-tunes, never below the customary slack.
 
     Args:
         trials: In the order in which they started: the first of a frozen prefix pays for its activations. The newest
             `_LATELY` that completed are looked at.
         forecast: Its costs and folds.
     """
-    completed = [trial for trial in trials if trial.is_completed]
+    completed = [trial for trial in trials if trial.is_completed and not trial.config.is_probe]
     first = {cost_key(trial.config): trial for trial in reversed(completed)}
     plain = replace(forecast, stretch=1.0, built=frozenset())
     warm = replace(plain, built=frozenset(first))
@@ -163,18 +216,30 @@ class Budget:
     """Seconds since 1970."""
     seconds: float | None
     """None for no limit."""
+    reserve: float = 0.0
+    """Seconds kept for the selection, the refits of the members, the test split and the report."""
 
     @property
     def training_ends(self) -> float | None:
         """When nothing may train any more but the refits, in seconds since 1970."""
-        return None if self.seconds is None else self.began + self.seconds * (1.0 - SHIP_SHARE)
+        return None if self.seconds is None else self.began + self.seconds - self.reserve
 
-    def share_ends(self, tier: int, tiers: int) -> float | None:
-        """Return when a tier may begin nothing but start recipes: the first tier has half the share of the others."""
-        if self.seconds is None:
+    def keeping(self, reserve: float) -> "Budget":
+        """Return the budget with another reserve, s."""
+        return replace(self, reserve=reserve)
+
+    def share_ends(self, tier: int, tiers: int, since: float) -> float | None:
+        """Return when a tier may begin nothing but start recipes: the first tier has half the share of the others.
+
+        Args:
+            tier: Its index.
+            tiers: How many share the time.
+            since: When the first of them began, seconds since 1970.
+        """
+        if self.training_ends is None:
             return None
         share = (2 * (tier + 1) - 1) / (2 * tiers - 1)
-        return self.began + self.seconds * (1.0 - SHIP_SHARE) * share
+        return since + max(0.0, self.training_ends - since) * share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +251,8 @@ class Admission:
     """
 
     budget: Budget
+    since: float
+    """When the fine-tunes of the first tier began, seconds since 1970."""
     tier: int
     tiers: int
     reserve: float
@@ -197,7 +264,7 @@ class Admission:
 
     def refusal(self, config: TrialConfig, predicted: float | None, now: float) -> str | None:
         """Return why the configuration may not begin, or None."""
-        ends, share_ends = self.budget.training_ends, self.budget.share_ends(self.tier, self.tiers)
+        ends, share_ends = self.budget.training_ends, self.budget.share_ends(self.tier, self.tiers, self.since)
         if ends is None or share_ends is None or predicted is None:
             return None
         if config.trial_id == self.first:
@@ -213,8 +280,8 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
-    """Decides whether a configuration may begin in time that the climb has left over: if it ends in time."""
+class EndsInTime:
+    """Decides whether a configuration may begin: if it is predicted to end while there is time for training."""
 
     budget: Budget
 

@@ -41,7 +41,7 @@ def _behind_plateau(tiers: Sequence[TierSpace], is_small: bool, has_budget: bool
     if any(tier.gate == "never" for tier in later):
         yield f"it ends after {below}", ("climb", "stop")
         return
-    can_freeze = all(max(tier.freezes) > 0 for tier in later)
+    can_freeze = all(max(tier.trained_freezes, default=0.0) > 0 for tier in later)
     is_frozen = is_small and can_freeze
     opens = (_FROZEN_ONLY if is_frozen else _CLIMB,) * count
     open_ = "opens" if count == 1 else "open"

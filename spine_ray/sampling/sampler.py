@@ -90,7 +90,7 @@ def _config_of(domain: SearchDomain, asked: optuna.Trial) -> TrialConfig:
     config = build_config(domain.tier, domain.weights, backbone, resolution, freeze, values)
     if "lr" not in values:
         return config
-    return replace(config, recipe=replace(config.recipe, lr=float(f"{config.recipe.lr:.3g}")))
+    return replace(config, recipe=replace(config.training, lr=float(f"{config.training.lr:.3g}")))
 
 
 def random_suggest(domain: SearchDomain, outcomes: Sequence[Outcome], number: int) -> Iterator[TrialConfig]:
@@ -109,7 +109,7 @@ def _random_config(domain: SearchDomain, rng: random.Random) -> TrialConfig:
             values[name] = low * (high / low) ** rng.random() if distribution.log else rng.uniform(low, high)
         elif isinstance(distribution, CategoricalDistribution):
             values[name] = cast("Scalar", rng.choice(distribution.choices))
-    freeze = rng.choice(domain.tier.freezes)
+    freeze = rng.choice(domain.tier.trained_freezes)
     return build_config(domain.tier, domain.weights, backbone, rng.choice(resolutions), freeze, values)
 
 
@@ -144,7 +144,7 @@ def _transferred(domain: SearchDomain, outcomes: Sequence[Outcome]) -> list[Outc
         backbone = backbones[index % len(backbones)]
         config, tier = replace(hint.config, backbone=backbone), domain.tier
         fits = (backbone, config.resolution) in domain.buildable and config.resolution in tier.resolutions
-        if fits and config.freeze in tier.freezes:
+        if fits and config.freeze in tier.trained_freezes:
             loss = (starts[backbone] or 0.0) + hint.change
             transferred.append(Outcome(config, "completed", 0, loss))
     return transferred
@@ -232,7 +232,7 @@ def _shared_distributions(domain: SearchDomain) -> dict[str, BaseDistribution]:
     """Return what every suggestion chooses, whatever its backbone."""
     return {
         "backbone": CategoricalDistribution(_backbones(domain)),
-        "freeze": CategoricalDistribution(domain.tier.freezes),
+        "freeze": CategoricalDistribution(domain.tier.trained_freezes),
     }
 
 

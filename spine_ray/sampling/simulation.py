@@ -78,7 +78,7 @@ class _Stage:
         config = queued.config
         epochs = self._script(config)
         if queued.is_control:
-            epochs = epochs[: config.recipe.epochs]
+            epochs = epochs[: config.training.epochs]
         started = replace(self._plan.describe(config, config.trial_id in self._starts), time=self._clock.now)
         if not queued.is_control:
             self._on_event(started)

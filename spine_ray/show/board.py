@@ -23,8 +23,9 @@ from spine_ray.show.words import (
     times_text,
 )
 
-Role = Literal["start", "best", "earlier"]
+Role = Literal["probe", "start", "best", "earlier"]
 ROLE_TITLE: dict[Role, str] = {
+    "probe": "Every backbone by its probe: a linear head on frozen features, not a fine-tune",
     "start": "Every backbone at its start recipe",
     "best": "The best found",
     "earlier": "Trained before the data changed",
@@ -36,7 +37,7 @@ VERDICT_STYLE = {
     "climb_frozen_only": "cyan",
     "stop": "yellow",
 }
-BEST_ARE_STARTS = "The best found of every backbone is its start recipe."
+BEST_ARE_STARTS = "The best found of every backbone is among the rows above."
 MAX_SENTENCES = 3
 FRONT_TITLE = "What each cost buys, by OOF log-loss on the rows it was chosen on (optimistic)"
 
@@ -188,7 +189,7 @@ class Answer:
 
 
 def board_table(rows: Sequence[BoardRow]) -> RenderableType:
-    """Draw the board: start recipes first, then the best; lowest log-loss first in each; notes below.
+    """Draw the board: probes first, then start recipes, then the best; lowest log-loss first in each; notes below.
 
     100 columns wide at most. `trial` is the end of the trial id.
     """
@@ -205,10 +206,10 @@ def board_table(rows: Sequence[BoardRow]) -> RenderableType:
 
 
 def best_are_starts(rows: Sequence[BoardRow]) -> bool:
-    """Say whether the best found of every backbone is its start recipe: then its table would say nothing new."""
-    starts = {row.trial_id for row in rows if row.role == "start"}
+    """Say whether one table above holds the best found of every backbone: then its own would say nothing new."""
     best = {row.trial_id for row in rows if row.role == "best"}
-    return bool(best) and best <= starts
+    above = [{row.trial_id for row in rows if row.role == role} for role in ("probe", "start")]
+    return bool(best) and any(best <= trials for trials in above)
 
 
 def loss_order(row: BoardRow) -> tuple[bool, float, int, str]:

@@ -41,6 +41,11 @@ _COMPARED = (
     "where a line in colour says what else is not the same. OOF log-loss, lower is better; ± holds for all pairs of "
     "the table at once, in 95&nbsp;% of samples of rows, not seeds."
 )
+_PROBED = (
+    "A linear head solved on the frozen features of every backbone, on the same rows and folds, at the resolution "
+    "where it is best. Fine-tuning can change the order. OOF log-loss, lower is better; ± holds for all pairs of the "
+    "table at once, in 95&nbsp;% of samples of rows."
+)
 _FOUND = (
     "The lowest OOF log-loss found of every backbone, whatever its settings; levels are somewhat optimistic, as "
     "trials were chosen on them. ± as above."
@@ -53,12 +58,13 @@ _HEADS = (
 
 
 def board_sections(rows: Sequence[BoardRow], tiers: Sequence[str]) -> str:
-    """Return the controlled comparison, the best found, and the trials on earlier rows."""
+    """Return the probes, the controlled comparison, the best found, and the trials on earlier rows."""
     if not rows:
         return section("Board", "<p>No trial has completed.</p>")
     best = f"<p>{BEST_ARE_STARTS}</p>" if best_are_starts(rows) else _role(rows, "best", tiers, _FOUND)
     return (
-        section("Controlled comparison", _role(rows, "start", tiers, _COMPARED))
+        section("Probes", _role(rows, "probe", tiers, _PROBED))
+        + section("Controlled comparison", _role(rows, "start", tiers, _COMPARED))
         + section("Best found", best)
         + section("Trained before the data changed", _role(rows, "earlier", tiers, _EARLIER))
     )

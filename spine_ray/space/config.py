@@ -1,4 +1,4 @@
-"""One trial's configuration: backbone, resolution, freeze depth and the recipe that is the same for all."""
+"""One trial's configuration: backbone, resolution, freeze depth and, for a fine-tune, its recipe."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-FreezeClass = Literal["full", "part", "head"]
+FreezeClass = Literal["full", "part"]
 CLASS_WEIGHTINGS = ("none", "balanced")
 
 
@@ -72,12 +72,32 @@ class TrialConfig:
     """Side of the square input, px."""
     freeze: float
     """Share of the backbone's depth that is frozen, 0.0 (all trained) to 1.0 (head only)."""
-    recipe: Recipe
+    recipe: Recipe | None
+    """How a fine-tune is trained; None for a probe, whose head is solved and not trained."""
 
     def __post_init__(self) -> None:
-        """Refuse resolutions and freeze depths outside their ranges."""
+        """Refuse values outside their ranges, a probe with a recipe and a fine-tune without one."""
         _check_whole("resolution", self.resolution, 1)
         _check_range("freeze", self.freeze, 0.0, 1.0)
+        if self.is_probe != (self.recipe is None):
+            wanted = "a probe (freeze depth 1.0) has no recipe" if self.is_probe else "a fine-tune needs a recipe"
+            raise ValueError(f"{wanted}: {self.backbone} at freeze depth {self.freeze:g}")
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether all of the backbone is frozen, so that a linear head is solved on its features."""
+        return self.freeze == 1.0
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe of a fine-tune.
+
+        Raises:
+            ValueError: If this is a probe.
+        """
+        if self.recipe is None:
+            raise ValueError(f"{self.trial_id} is a probe: it has no recipe")
+        return self.recipe
 
     @property
     def trial_id(self) -> str:
@@ -85,12 +105,8 @@ class TrialConfig:
         text = json.dumps(self.to_dict(), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         arch = self.backbone.partition(".")[0]
-        return f"{arch}-{self.resolution}-f{round(self.freeze * 100):03d}-{digest}"
-
-    @property
-    def freeze_class(self) -> FreezeClass:
-        """Which start recipe applies: `full`, `part` or `head`."""
-        return freeze_class(self.freeze)
+        kind = "probe" if self.is_probe else f"f{round(self.freeze * 100):03d}"
+        return f"{arch}-{self.resolution}-{kind}-{digest}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values for JSON."""
@@ -99,14 +115,18 @@ class TrialConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
         """Build the configuration that `to_dict` wrote."""
-        return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+        recipe = values["recipe"]
+        return cls(**{**values, "recipe": None if recipe is None else Recipe(**recipe)})
+
+
+def probe_config(backbone: str, resolution: int) -> TrialConfig:
+    """Return the probe of a backbone at a resolution."""
+    return TrialConfig(backbone=backbone, resolution=resolution, freeze=1.0, recipe=None)
 
 
 def freeze_class(freeze: float) -> FreezeClass:
-    """Name the freeze class of a freeze depth: 0 is `full`, 1 is `head`, anything between is `part`."""
-    if freeze <= 0.0:
-        return "full"
-    return "head" if freeze >= 1.0 else "part"
+    """Name the class of a fine-tune's freeze depth: 0 is `full`, anything above is `part`."""
+    return "full" if freeze <= 0.0 else "part"
 
 
 def _check_whole(name: str, value: object, low: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, freeze_class
+from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, freeze_class, probe_config
 from spine_ray.space.fields import Around, Choice, Distribution, LogUniform, Scalar, Uniform
 from spine_ray.space.recipes import WeightsKind, start_recipe
 from spine_ray.space.schema import TierSpace
@@ -27,14 +27,14 @@ def build_config(
     freeze: float,
     values: Mapping[str, Scalar],
 ) -> TrialConfig:
-    """Return one configuration of a tier.
+    """Return the configuration of one fine-tune of a tier.
 
     Args:
         tier: The tier that is searched.
         weights_kind: Which start recipe holds where the tier says nothing.
         backbone: One of the tier's.
         resolution: One of the tier's, px.
-        freeze: One of the tier's freeze depths.
+        freeze: One of the tier's freeze depths below 1.0.
         values: What was sampled for the searched recipe fields: a multiplier of the start for `Around`, the
             value itself for all other distributions. A field that is missing takes its start.
 
@@ -44,7 +44,7 @@ def build_config(
     """
     _check_member("backbone", backbone, tier.backbones)
     _check_member("resolution", resolution, tier.resolutions)
-    _check_member("freeze", freeze, tier.freezes)
+    _check_member("freeze", freeze, tier.trained_freezes)
     searched = searched_fields(tier)
     for name in values:
         _check_member("searched recipe field", name, tuple(searched))
@@ -57,10 +57,28 @@ def build_config(
 
 
 def start_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConfig, ...]:
-    """Return the controlled comparison: every backbone at the first resolution and freeze depth, unsampled."""
+    """Return the fine-tunes to compare first: every backbone at the first resolution and freeze depth, unsampled.
+
+    None where the tier has no freeze depth below 1.0.
+    """
     return tuple(
-        build_config(tier, weights_kind, backbone, tier.resolutions[0], tier.freezes[0], {})
+        build_config(tier, weights_kind, backbone, tier.resolutions[0], freeze, {})
+        for freeze in tier.trained_freezes[:1]
         for backbone in tier.backbones
+    )
+
+
+def has_probes(tier: TierSpace, weights_kind: WeightsKind) -> bool:
+    """Say whether a tier's backbones are probed: always on pretrained weights, on random ones only if asked for."""
+    return weights_kind == "pretrained" or 1.0 in tier.freezes
+
+
+def probe_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConfig, ...]:
+    """Return the probes of every backbone at every resolution, resolution by resolution, the smallest first."""
+    if not has_probes(tier, weights_kind):
+        return ()
+    return tuple(
+        probe_config(backbone, resolution) for resolution in sorted(tier.resolutions) for backbone in tier.backbones
     )
 
 
@@ -76,12 +94,14 @@ def belongs(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> 
     """
     if config.backbone not in tier.backbones or config.resolution not in tier.resolutions:
         return False
+    if config.is_probe:
+        return has_probes(tier, weights_kind)
     if config.freeze not in tier.freezes:
         return False
     start = build_config(tier, weights_kind, config.backbone, config.resolution, config.freeze, {})
     searched = searched_fields(tier)
     fixed = [name for name in RECIPE_FIELDS if name not in searched]
-    return all(getattr(config.recipe, name) == getattr(start.recipe, name) for name in fixed)
+    return all(getattr(config.training, name) == getattr(start.training, name) for name in fixed)
 
 
 def sampled_values(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> dict[str, Scalar]:
@@ -95,7 +115,7 @@ def sampled_values(tier: TierSpace, weights_kind: WeightsKind, config: TrialConf
     starts = _starting_values(tier, weights_kind, config.backbone, config.freeze)
     values: dict[str, Scalar] = {}
     for name, searched in searched_fields(tier).items():
-        value: Scalar = getattr(config.recipe, name)
+        value: Scalar = getattr(config.training, name)
         values[name] = float(value) / float(starts[name]) if isinstance(searched, Around) else value
     return values
 

@@ -6,9 +6,8 @@ backbones were at hand:
 - full: AdamW at 1e-4, 10 % warm-up, cosine to 0 and gradients clipped at norm 1 are AutoGluon Multimodal's defaults
   (its `configs/optim/default.yaml`); a head ten times faster than the backbone is PyTorch Lightning's
   `BackboneFinetuning` default (`backbone_initial_ratio_lr=0.1`).
-- head: 1e-3 is what the Keras transfer-learning guide trains a new head with on a frozen base; fastai's `fine_tune`
-  uses 2e-3 for the same phase.
-- part: twice the full rate with a head of the head-only rate: an interpolation of the two, ours.
+- part: twice the full rate with a head at 1e-3, which is what the Keras transfer-learning guide trains a new head with
+  on a frozen base: an interpolation of the two, ours.
 
 For random weights: measured on scikit-learn's digits and generated sets, see `docs/log.md`.
 """
@@ -19,8 +18,8 @@ from spine_ray.space.config import FreezeClass, Recipe
 
 WeightsKind = Literal["pretrained", "random"]
 
-_PRETRAINED_LR: dict[FreezeClass, float] = {"full": 1e-4, "part": 2e-4, "head": 1e-3}
-_PRETRAINED_HEAD_FACTOR: dict[FreezeClass, float] = {"full": 10.0, "part": 5.0, "head": 1.0}
+_PRETRAINED_LR: dict[FreezeClass, float] = {"full": 1e-4, "part": 2e-4}
+_PRETRAINED_HEAD_FACTOR: dict[FreezeClass, float] = {"full": 10.0, "part": 5.0}
 
 
 def start_recipe(weights: WeightsKind, freeze: FreezeClass) -> Recipe:

@@ -35,13 +35,13 @@ class TierSpace:
     resolutions: tuple[int, ...] = (224,)
     """Sides of the square input, px."""
     freezes: tuple[float, ...] = (0.0,)
-    """Freeze depths, 0.0 (all trained) to 1.0 (head only)."""
+    """Freeze depths, 0.0 (all trained) to 1.0 (head only): the probe, made of pretrained weights even if not listed."""
     recipe: Mapping[str, Field] = field(default_factory=dict)
     """The recipe fields that leave the start recipe; all others keep its values."""
     overrides: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     """Per backbone: starting values of its own. They move where it starts, not what is searched."""
     trials: int = 8
-    """The most configurations of this tier, start recipes included; at least 1."""
+    """The most fine-tunes of this tier, start recipes included; at least 1. Probes do not count."""
     gate: GateSetting = "auto"
     """The gate that stands before this tier: decided by evidence, always open, or never open."""
     question: str = ""
@@ -65,6 +65,11 @@ class TierSpace:
                 raise ValueError(f"overrides: {backbone} is no backbone of this tier ({', '.join(self.backbones)})")
             for name, value in own.items():
                 _check_override(name, value, self.recipe.get(name))
+
+    @property
+    def trained_freezes(self) -> tuple[float, ...]:
+        """The freeze depths of fine-tunes: those below 1.0."""
+        return tuple(freeze for freeze in self.freezes if freeze < 1.0)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -48,13 +48,13 @@ class TrialResumed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochDone:
-    """One epoch of one fold, or of all folds at once, with their held-out rows scored."""
+    """One epoch of one fold of a fine-tune, or a whole probe, with the held-out rows scored."""
 
     trial_id: str
     step: int
     """Epochs so far over all folds, from 1."""
     fold: int
-    """-1 where all folds are trained at once: then nothing is trained but a linear layer."""
+    """-1 for a probe, whose heads are solved for all folds in one step."""
     epoch: int
     """Epoch in this fold, from 1."""
     train_loss: float
@@ -65,11 +65,11 @@ class EpochDone:
     seconds: float
     """Wall time of training and scoring, s."""
     train_images: int
-    """Images trained on, counting repeats."""
+    """Images trained on, counting repeats; of a probe those whose features there are."""
     train_images_s: float
-    """While training; where a frozen prefix's activations are kept, of what comes behind it."""
+    """While training; where a frozen prefix's activations are kept, of what comes behind it; of a probe, rows solved."""
     score_images_s: float
-    """Held-out images a second; where a frozen prefix's activations are kept, of what comes behind it."""
+    """Held-out images; where a frozen prefix's activations are kept, of what comes behind it; of a probe, its passes."""
     peak_mb: float
     """Peak memory of the worker process (of the device on a GPU), MB."""
     views: int

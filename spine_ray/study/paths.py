@@ -173,6 +173,10 @@ class StudyPaths:
         """An unfinished trial after its last epoch."""
         return self.checkpoints / f"{name}.safetensors"
 
+    def probe_heads(self, trial_id: str) -> Path:
+        """The solved heads of a probe, one a fold."""
+        return self.root / "probes" / f"{trial_id}.safetensors"
+
     def refit(self, trial_id: str) -> Path:
         """The trained parameters of a member, fitted on all dev rows."""
         return self.root / "weights" / trial_id / "refit.safetensors"

@@ -1,4 +1,4 @@
-"""The trained tensors of members on disk, as safetensors."""
+"""The trained tensors of members and the solved heads of probes on disk, as safetensors."""
 
 import zlib
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from spine_ray.study.paths import DamagedError, StudyPaths, replace_bytes
+
+_PARTS = ("weight", "bias")
 
 
 def write_refit(
@@ -29,14 +31,8 @@ def write_refit(
         frozen_hash: sha256 of the file that holds the frozen part, or `random`.
         data_version: Of the rows that it was fitted on.
     """
-    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # safetensors scrambles the rest
-    about = {
-        "trial_id": trial_id,
-        "frozen": frozen_hash,
-        "data_version": data_version,
-        "checksum": _checksum(ordered),
-    }
-    replace_bytes(paths.refit(trial_id), save(ordered, metadata=about))
+    about = {"trial_id": trial_id, "frozen": frozen_hash, "data_version": data_version}
+    _write(paths.refit(trial_id), arrays, about)
 
 
 def is_fitted(paths: StudyPaths, trial_id: str, data_version: str) -> bool:
@@ -65,6 +61,53 @@ def check_refit(path: Path) -> None:
         DamagedError: If the file is missing or damaged.
     """
     _read(path)
+
+
+def write_heads(
+    paths: StudyPaths,
+    trial_id: str,
+    heads: Mapping[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]],
+    *,
+    frozen_hash: str,
+    data_version: str,
+) -> None:
+    """Keep the solved heads of a probe.
+
+    Args:
+        paths: The study.
+        trial_id: The probe.
+        heads: (weight, bias) by fold; (classes, features) and (classes,).
+        frozen_hash: sha256 of the file that holds the backbone, or `random`.
+        data_version: Of the rows whose folds they are of.
+    """
+    arrays = {f"{fold}.{name}": array for fold, head in heads.items() for name, array in zip(_PARTS, head, strict=True)}
+    about = {"trial_id": trial_id, "frozen": frozen_hash, "data_version": data_version, "folds": str(len(heads))}
+    _write(paths.probe_heads(trial_id), arrays, about)
+
+
+def read_heads(
+    paths: StudyPaths, trial_id: str, *, frozen_hash: str, data_version: str
+) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Return the solved heads of a probe by fold; none where there are none of these rows and this backbone.
+
+    A damaged file counts as none: heads are solved again where they are missing.
+    """
+    try:
+        about, arrays = _read(paths.probe_heads(trial_id))
+    except DamagedError:
+        return {}
+    if (about.get("frozen"), about.get("data_version")) != (frozen_hash, data_version):
+        return {}
+    folds = range(int(about["folds"]))
+    return {
+        fold: (arrays[f"{fold}.{_PARTS[0]}"].astype(np.float32), arrays[f"{fold}.{_PARTS[1]}"].astype(np.float32))
+        for fold in folds
+    }
+
+
+def _write(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]], about: Mapping[str, str]) -> None:
+    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # safetensors scrambles the rest
+    replace_bytes(path, save(ordered, metadata={**about, "checksum": _checksum(ordered)}))
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.generic]]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from spine_ray.data.samples import Samples
-from spine_ray.space.config import TrialConfig
+from spine_ray.space.config import RECIPE_FIELDS, TrialConfig
 from spine_ray.study.checked import checked_table
 from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_table, replace_table, write_twice
 from spine_ray.study.trials import Trial
@@ -24,7 +24,7 @@ _SAMPLE_COLUMNS = {
     "split": pa.string(),
     "fold": pa.int8(),
 }
-_NULLABLE = ("latency_ms", "log_loss", "accuracy", "views", "micro_batch")
+_NULLABLE = ("latency_ms", "log_loss", "accuracy", "views", "micro_batch", "fold_epochs", *RECIPE_FIELDS)
 _NULLABLE_COSTS = ("prefix_images_s", "activation_mb")
 
 
@@ -145,10 +145,10 @@ def budget_units(trial: Trial) -> float:
     """Return the trial's training arithmetic in tera-multiply-accumulates.
 
     Forward and backward of a trained layer cost three forward passes; the frozen prefix is not discounted, so the
-    number says what was asked for and not how cleverly it was computed.
+    number says what was asked for and not how cleverly it was computed. A probe passes every image forwards, once.
     """
     images = sum(epoch.train_images for epoch in trial.epochs)
-    return 3.0 * images * trial.started.macs / _TERA
+    return (1.0 if trial.config.is_probe else 3.0) * images * trial.started.macs / _TERA
 
 
 def cost_key(config: TrialConfig) -> tuple[str, int, float]:
@@ -166,8 +166,9 @@ def _table(rows: list[dict[str, Any]], nullable: Iterable[str]) -> pa.Table:
 
 def _trial_row(trial: Trial, cost: Cost | None) -> dict[str, Any]:
     config, started = trial.config, trial.started
-    recipe = asdict(config.recipe)
-    recipe = {"fold_epochs": recipe.pop("epochs"), **recipe}  # `epochs` is what was trained, over all folds
+    # Of a probe there is none. `epochs` is what was trained, over all folds.
+    names = {name: name if name != "epochs" else "fold_epochs" for name in RECIPE_FIELDS}
+    recipe = {column: config.recipe and getattr(config.recipe, name) for name, column in names.items()}
     return {
         "trial_id": trial.trial_id,
         "tier": started.tier,

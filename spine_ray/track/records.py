@@ -38,7 +38,7 @@ def trial_params(event: TrialStarted) -> dict[str, str]:
         "family": event.family,
         "resolution": config.resolution,
         "freeze": config.freeze,
-        **asdict(config.recipe),
+        **({} if config.recipe is None else asdict(config.recipe)),
         "is_start": event.is_start,
         "params": event.params,
         "macs": event.macs,

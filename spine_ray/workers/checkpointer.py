@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from spine_ray.core.trial import EpochRecord, TrialRun
+from spine_ray.core.epoch_record import EpochRecord
+from spine_ray.core.probe import ProbeRun
+from spine_ray.core.trial import TrialRun
 from spine_ray.data.samples import Samples
 from spine_ray.study.checkpoint import CONTROL, Checkpoint, read_checkpoint, write_checkpoint
 from spine_ray.workers.spec import WorkerSpec
@@ -38,11 +40,11 @@ class Checkpointer:
             "data version": samples.version,
             "shuffled labels": request.is_control,
             "frozen part": spec.frozen_hash(config.backbone),
-            "arithmetic": str(spec.arithmetic_of(config.backbone)),
+            "arithmetic": str(spec.arithmetic_of(config)),
         }
         self._next = 0.0
 
-    def resume(self, run: TrialRun) -> list[EpochRecord]:
+    def resume(self, run: TrialRun | ProbeRun) -> list[EpochRecord]:
         """Bring a new run to where its checkpoint stood and return the epochs so far; none without a checkpoint.
 
         Raises:
@@ -64,7 +66,7 @@ class Checkpointer:
         run.resume(len(records), dict(found.arrays))
         return records
 
-    def write(self, run: TrialRun, records: Sequence[EpochRecord]) -> None:
+    def write(self, run: TrialRun | ProbeRun, records: Sequence[EpochRecord]) -> None:
         """Write a run after an epoch; always after the last one, before that no more often than its share allows.
 
         Raises:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from spine_ray.space.arithmetic import FLOAT32, Arithmetic, Device
+from spine_ray.space.config import TrialConfig
 
 if TYPE_CHECKING:
     from spine_ray.core.pixels import PixelFile
@@ -48,7 +49,7 @@ class WorkerSpec:
     threads: int
     """CPU threads of one worker."""
     arithmetic: tuple[tuple[str, Arithmetic], ...] = ()
-    """(backbone, what it is computed in)."""
+    """(backbone, what its fine-tunes are computed in)."""
     activation_bytes: int = 0
     """Room on disk for the activations of one frozen prefix."""
     uri: str | None = None
@@ -56,9 +57,9 @@ class WorkerSpec:
     files: NodeFiles | None = None
     """None on one machine, which has all of them."""
 
-    def arithmetic_of(self, backbone: str) -> Arithmetic:
-        """Return what a backbone is computed in."""
-        return dict(self.arithmetic).get(backbone, FLOAT32)
+    def arithmetic_of(self, config: TrialConfig) -> Arithmetic:
+        """Return what a configuration is computed in: a probe in float32, before anything is measured."""
+        return FLOAT32 if config.is_probe else dict(self.arithmetic).get(config.backbone, FLOAT32)
 
     def weights_file(self, backbone: str) -> Path | None:
         """Return the backbone's initial weights, None for random."""

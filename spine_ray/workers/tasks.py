@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from spine_ray.core.probe import Speed
-from spine_ray.core.screen import Screening
+from spine_ray.core.cost_profile import Speed
 from spine_ray.core.soundness import TrainingCheck
 from spine_ray.space.arithmetic import Arithmetic
 from spine_ray.space.config import TrialConfig
@@ -26,13 +25,6 @@ def choose_arithmetic(
 ) -> list[Arithmetic | WorkFailure]:
     """Return the fastest arithmetic of each configuration's backbone, measured with all workers busy."""
     return pool.map("choose_arithmetic", configs, spec)
-
-
-def screen_backbones(
-    configs: Sequence[TrialConfig], spec: WorkerSpec, pool: WorkerPool
-) -> list[Screening | WorkFailure]:
-    """Return what each backbone's features say with everything frozen."""
-    return pool.map("screen", configs, spec)
 
 
 def check_backbone(config: TrialConfig, spec: WorkerSpec, pool: WorkerPool) -> TrainingCheck | WorkFailure:

@@ -9,22 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from spine_ray.core.activations import open_inputs
+from spine_ray.core.cost_profile import Speed, fastest_arithmetic, measure_speed
+from spine_ray.core.epoch_record import EpochRecord
 from spine_ray.core.fit import Fit
+from spine_ray.core.linear_head import LinearHead
 from spine_ray.core.memory import gpu_memory_mb, is_out_of_memory
 from spine_ray.core.network import Network
-from spine_ray.core.probe import Speed, fastest_arithmetic, measure_speed
+from spine_ray.core.probe import ProbeRun, refitted_head
 from spine_ray.core.score import logits_of
-from spine_ray.core.screen import SCREENED_ROWS, Screening, clean_features, few_rows, screen
-from spine_ray.core.seeds import derive_seed
 from spine_ray.core.ship import REFIT, rebuild, trained_arrays
 from spine_ray.core.soundness import TrainingCheck, check_training
-from spine_ray.core.trial import EpochRecord, TrialRun
+from spine_ray.core.task import Task
+from spine_ray.core.trial import TrialRun
+from spine_ray.data.samples import Samples
 from spine_ray.space.arithmetic import Arithmetic
-from spine_ray.space.config import TrialConfig
+from spine_ray.space.config import TrialConfig, probe_config
 from spine_ray.study.control import write_control
 from spine_ray.study.events import EpochDone
 from spine_ray.study.oof import write_oof
-from spine_ray.study.shipped import read_refit, write_refit
+from spine_ray.study.shipped import read_heads, read_refit, write_heads, write_refit
 from spine_ray.workers.checkpointer import Checkpointer
 from spine_ray.workers.failures import WorkFailedError, reason_of
 from spine_ray.workers.spec import WorkerSpec
@@ -45,7 +48,7 @@ class _Running:
     """The trial that is trained now."""
 
     request: TrialRequest
-    run: TrialRun
+    run: TrialRun | ProbeRun
     checkpointer: Checkpointer
     records: list[EpochRecord] = field(default_factory=list)
     reported: int = 0
@@ -106,19 +109,28 @@ class TrainWorker:
         """Fit a configuration on all dev rows and keep its trained tensors in the study."""
         samples, task = open_work(spec)
         began = time.perf_counter()
+        head = self._head_on_all(spec, config, samples, task)
         network = self._network_of(spec, config, task.classes)
-        inputs = open_inputs(config.recipe, network, task, samples.dev)
-        fit = Fit(config.recipe, task, samples.dev, REFIT, network.learner(config.recipe.batch_size), inputs)
-        for epoch in range(config.recipe.epochs):
-            fit.train_epoch(epoch)
-        frozen = spec.frozen_hash(config.backbone)
+        if config.is_probe:
+            if head is None:
+                raise ValueError(f"{config.backbone} cannot be probed")
+            network.put_head(head)
+        else:
+            recipe = config.training
+            inputs = open_inputs(recipe, network, task, samples.dev)
+            learner = network.learner(recipe.batch_size)
+            if head is not None:
+                network.put_head(head)
+            fit = Fit(recipe, task, samples.dev, REFIT, learner, inputs)
+            for epoch in range(recipe.epochs):
+                fit.train_epoch(epoch)
         depot = depot_of(spec)
         with depot.publishing(depot.paths.refit(config.trial_id)):
             write_refit(
                 depot.paths,
                 config.trial_id,
                 trained_arrays(network.model),
-                frozen_hash=frozen,
+                frozen_hash=spec.frozen_hash(config.backbone),
                 data_version=samples.version,
             )
         return Refit(config.trial_id, time.perf_counter() - began)
@@ -129,48 +141,76 @@ class TrainWorker:
         depot = depot_of(spec)
         depot.fetch(depot.paths.refit(config.trial_id))
         arrays = read_refit(depot.paths, config.trial_id)
-        setup = setup_of(spec, config.backbone)
+        setup = setup_of(spec, config)
         model, pictures = rebuild(config, task, setup, arrays)
         return logits_of(model, pictures, rows, setup)
 
     def measure(self, spec: WorkerSpec, config: TrialConfig) -> Speed:
         """Measure what a configuration costs here."""
         _, task = open_work(spec)
-        return measure_speed(config, task.classes, setup_of(spec, config.backbone))
-
-    def screen(self, spec: WorkerSpec, config: TrialConfig) -> Screening:
-        """Look at a backbone's features with everything frozen, on at most a few thousand dev rows."""
-        samples, task = open_work(spec)
-        rows = few_rows(task.labels, samples.dev, SCREENED_ROWS, derive_seed(spec.seed, "screen") % 2**32)
-        network = self._network_of(spec, replace(config, freeze=1.0), task.classes)
-        return screen(clean_features(network, task, rows), task.labels[rows], samples.folds[rows], task.classes)
+        return measure_speed(config, task.classes, setup_of(spec, config))
 
     def check_training(self, spec: WorkerSpec, config: TrialConfig) -> TrainingCheck:
         """Check, before anything trains, whether a backbone can learn from these rows and views."""
         samples, task = open_work(spec)
-        return check_training(config, task, samples.folds, setup_of(spec, config.backbone))
+        return check_training(config, task, samples.folds, setup_of(spec, config))
 
     def choose_arithmetic(self, spec: WorkerSpec, config: TrialConfig) -> Arithmetic:
         """Measure which arithmetic serves a backbone best here."""
         _, task = open_work(spec)
-        return fastest_arithmetic(config, task.classes, setup_of(spec, config.backbone))
+        return fastest_arithmetic(config, task.classes, setup_of(spec, config))
 
     def gpu_memory_mb(self) -> float:
         """Return the memory of the GPU here, MB."""
         return gpu_memory_mb()
 
-    def _start(self, spec: WorkerSpec, request: TrialRequest) -> TrialRun:
+    def _start(self, spec: WorkerSpec, request: TrialRequest) -> TrialRun | ProbeRun:
         samples, task = open_work(spec)
         config, folds_to_run = request.started.config, samples.num_folds
+        heads: dict[int, LinearHead] = {}
         if request.is_control:
             task = replace(task, labels=shuffled_labels(samples, spec.seed))
             folds_to_run = 1
-        return TrialRun(config, task, samples.folds, self._network_of(spec, config, task.classes), folds_to_run)
+        elif not config.is_probe:
+            heads = self._fold_heads(spec, config, samples, task)
+        network = self._network_of(spec, config, task.classes)
+        if config.is_probe:
+            return ProbeRun(task, samples.folds, network, folds_to_run)
+        return TrialRun(config, task, samples.folds, network, folds_to_run, heads)
+
+    def _fold_heads(self, spec: WorkerSpec, config: TrialConfig, samples: Samples, task: Task) -> dict[int, LinearHead]:
+        """Return the heads with which the folds of a fine-tune begin: those of its probe, solved again if missing.
+
+        None with random weights, of which a head knows nothing, and where the classifier is not one linear layer.
+        """
+        if spec.weights_file(config.backbone) is None:
+            return {}
+        probe, depot = probe_config(config.backbone, config.resolution), depot_of(spec)
+        frozen = spec.frozen_hash(config.backbone)
+        depot.fetch(depot.paths.probe_heads(probe.trial_id))
+        kept = read_heads(depot.paths, probe.trial_id, frozen_hash=frozen, data_version=samples.version)
+        if len(kept) == samples.num_folds:
+            return {fold: LinearHead(weight=weight, bias=bias) for fold, (weight, bias) in kept.items()}
+        network = self._network_of(spec, probe, task.classes)
+        if not network.can_be_probed:
+            return {}
+        run = ProbeRun(task, samples.folds, network, samples.num_folds)
+        run.next_epoch()
+        _keep_heads(spec, probe, run, samples)
+        return dict(run.heads)
+
+    def _head_on_all(self, spec: WorkerSpec, config: TrialConfig, samples: Samples, task: Task) -> LinearHead | None:
+        """Return the head solved on all dev rows: a probe's refit, and that with which a fine-tune's refit begins."""
+        if spec.weights_file(config.backbone) is None and not config.is_probe:
+            return None
+        network = self._network_of(spec, probe_config(config.backbone, config.resolution), task.classes)
+        return refitted_head(task, samples.dev, network) if network.can_be_probed else None
 
     def _network_of(self, spec: WorkerSpec, config: TrialConfig, classes: int) -> Network:
         """Return the configuration's network: the one that is here, if it differs in nothing but how it is trained."""
-        setup = setup_of(spec, config.backbone)
-        key = (config.backbone, config.resolution, config.freeze, config.recipe.drop_path, classes, spec.seed, setup)
+        setup = setup_of(spec, config)
+        drop_path = None if config.is_probe else config.training.drop_path
+        key = (config.backbone, config.resolution, config.freeze, drop_path, classes, spec.seed, setup)
         if self._network is None or self._network[0] != key:
             self._network = None  # frees the last one's memory before the next is built
             self._network = (key, Network(config, classes, spec.seed, setup))
@@ -199,5 +239,22 @@ def _finish(spec: WorkerSpec, running: _Running) -> None:
             write_control(depot.paths, samples, shuffled_labels(samples, spec.seed), logits)
         running.checkpointer.drop()
         return
+    if isinstance(running.run, ProbeRun):
+        _keep_heads(spec, request.started.config, running.run, samples)
     with depot.publishing(depot.paths.oof(request.trial_id)):
         write_oof(depot.paths, request.trial_id, samples, logits)
+
+
+def _keep_heads(spec: WorkerSpec, probe: TrialConfig, run: ProbeRun, samples: Samples) -> None:
+    """Write the heads of a probe, where this process has solved them."""
+    if not run.heads:
+        return
+    depot = depot_of(spec)
+    with depot.publishing(depot.paths.probe_heads(probe.trial_id)):
+        write_heads(
+            depot.paths,
+            probe.trial_id,
+            {fold: (head.weight, head.bias) for fold, head in run.heads.items()},
+            frozen_hash=spec.frozen_hash(probe.backbone),
+            data_version=samples.version,
+        )

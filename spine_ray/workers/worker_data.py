@@ -18,6 +18,7 @@ from spine_ray.core.task import Task
 from spine_ray.core.views import image_keys
 from spine_ray.data.rows import Source
 from spine_ray.data.samples import Samples
+from spine_ray.space.config import TrialConfig
 from spine_ray.study.depot import Depot
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.tables import read_samples
@@ -64,14 +65,14 @@ def open_work(spec: WorkerSpec) -> tuple[Samples, Task]:
     return _open(depot_of(spec), spec.pixels, spec.seed, spec.files)
 
 
-def setup_of(spec: WorkerSpec, backbone: str) -> Setup:
-    """Return what a backbone is computed with."""
-    weights = spec.weights_file(backbone)
+def setup_of(spec: WorkerSpec, config: TrialConfig) -> Setup:
+    """Return what a configuration is computed with."""
+    weights = spec.weights_file(config.backbone)
     if weights is not None and spec.files is not None:
-        weights = spec.files.weights(weights, spec.frozen_hash(backbone))
+        weights = spec.files.weights(weights, spec.frozen_hash(config.backbone))
     return Setup(
         device=torch.device(spec.device),
-        arithmetic=spec.arithmetic_of(backbone),
+        arithmetic=spec.arithmetic_of(config),
         weights=weights,
         activation_bytes=spec.activation_bytes,
     )
@@ -85,6 +86,7 @@ def _open(depot: Depot, pixels: Path, seed: int, files: NodeFiles | None) -> tup
         pixels=open_pixels(pixels) if files is None else files.pixels(pixels),
         keys=image_keys(samples.sample_ids, seed),
         labels=samples.labels,
+        groups=samples.groups,
         classes=len(samples.classes),
         seed=seed,
     )

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spine_ray.core.arithmetic import candidates
 from spine_ray.core.backbone import facts
+from spine_ray.core.cost_profile import Speed, fastest_arithmetic, measure_speed
 from spine_ray.core.network import Network
-from spine_ray.core.probe import Speed, fastest_arithmetic, measure_speed
 from spine_ray.space.arithmetic import FLOAT32
 
 CPU = torch.device("cpu")
@@ -145,7 +145,7 @@ class Waiting(Tiny):
 def clock(monkeypatch):
     """Return the clock by which speeds are measured."""
     found = Clock()
-    monkeypatch.setattr("spine_ray.core.probe.time", found)
+    monkeypatch.setattr("spine_ray.core.cost_profile.time", found)
     return found
 
 
