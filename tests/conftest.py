@@ -12,7 +12,7 @@ import pytest
 
 from spine_ray.data.digits import digits_source
 from spine_ray.space.arithmetic import FLOAT32
-from spine_ray.space.config import Recipe, TrialConfig
+from spine_ray.space.config import Recipe, TrialConfig, probe_config
 
 if TYPE_CHECKING:
     from spine_ray.core.fit import Fit
@@ -64,7 +64,7 @@ def digits_task() -> Callable[[int], Task]:
 
 @pytest.fixture(scope="session")
 def trial_config() -> Callable[..., TrialConfig]:
-    """Return a function that makes a small configuration; keywords beyond its own are recipe fields."""
+    """Return a function that makes a small configuration; keywords beyond its own are recipe fields of a fine-tune."""
 
     def make(
         backbone: str = "test_resnet", *, resolution: int = 32, freeze: float = 0.0, **recipe: object
@@ -85,6 +85,8 @@ def trial_config() -> Callable[..., TrialConfig]:
         }
         unknown = set(recipe) - set(start)
         assert not unknown, unknown
+        if freeze == 1.0:
+            return probe_config(backbone, resolution)
         return TrialConfig(
             backbone=backbone, resolution=resolution, freeze=freeze, recipe=Recipe(**{**start, **recipe})
         )
@@ -127,8 +129,8 @@ def make_fit(make_network: Callable[..., Network]) -> Callable[..., Fit]:
         config: TrialConfig, task: Task, rows: Rows, part: int | str = 0, *, network: Network | None = None
     ) -> Fit:
         used = network or make_network(config, task)
-        inputs = open_inputs(config.recipe, used, task, np.arange(len(task.labels)))
-        return Fit(config.recipe, task, rows, part, used.learner(config.recipe.batch_size), inputs)
+        inputs = open_inputs(config.training, used, task, np.arange(len(task.labels)))
+        return Fit(config.training, task, rows, part, used.learner(config.recipe.batch_size), inputs)
 
     return make
 
