@@ -9,9 +9,9 @@ READY := $(VENV)/.ready
 search: $(READY)
 	$(BIN)/python -m spine_ray.search --space ladder
 
-# Two processes: a test module runs in one of them, with its fixtures.
+# Three processes, because many tests wait for a disk or another process: a module runs in one, with its fixtures.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What is long by nature, all of it or one part: make drills PART=deaths. The parts are the folders of tests/drills.
 PART ?=

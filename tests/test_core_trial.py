@@ -1,3 +1,4 @@
+import functools
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import ClassVar
@@ -388,26 +389,43 @@ RESUMABLE = {
 }
 
 
+@pytest.fixture(scope="module")
+def begin_resumable(task, folds, trial_config, begin):
+    """Return a function that begins a trial of a kind, of three epochs on two folds."""
+
+    def make(kind):
+        given = {"backbone": "test_resnet", **RESUMABLE[kind]}
+        setup = {"arithmetic": Arithmetic("float32", "contiguous")} if "contiguous" in kind else {}
+        return begin(trial_config(given.pop("backbone"), epochs=3, **given), task, folds, 2, **setup)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(begin_resumable, tmp_path_factory):
+    """Return a function that trains a kind once: its log-losses, its OOF logits and files of its states."""
+
+    @functools.cache
+    def train(kind):
+        run, told, states = begin_resumable(kind), [], tmp_path_factory.mktemp("states")
+        while not run.is_done:
+            told.append(run.next_epoch().log_loss)
+            state = {name: np.asarray(array, order="C") for name, array in run.state().items()}
+            save_file(state, states / str(run.turns_done))
+        return told, run.oof_logits().tobytes(), states
+
+    return train
+
+
 @pytest.mark.parametrize("after", [1, 2, 3])
 @pytest.mark.parametrize("kind", RESUMABLE)
-def test_a_trial_that_goes_on_in_another_network_ends_with_the_same_bits(
-    kind, after, task, folds, trial_config, begin, tmp_path
-):
-    given = {"backbone": "test_resnet", **RESUMABLE[kind]}
-    config = trial_config(given.pop("backbone"), epochs=3, **given)
-    setup = {"arithmetic": Arithmetic("float32", "contiguous")} if "contiguous" in kind else {}
-    whole = begin(config, task, folds, 2, **setup)
-    told = [record.log_loss for record in run_all(whole)]
-    first = begin(config, task, folds, 2, **setup)
-    for _ in range(after):
-        first.next_epoch()
-    save_file({name: np.asarray(array, order="C") for name, array in first.state().items()}, tmp_path / "state")
+def test_a_trial_that_goes_on_in_another_network_ends_with_the_same_bits(kind, after, begin_resumable, uninterrupted):
+    told, oof, states = uninterrupted(kind)
     torch.manual_seed(123)  # nothing of this process may matter
-    second = begin(config, task, folds, 2, **setup)
-    second.resume(first.turns_done, load_file(tmp_path / "state"))
-    rest = [record.log_loss for record in run_all(second)]
-    assert rest == told[after:]
-    assert second.oof_logits().tobytes() == whole.oof_logits().tobytes()
+    second = begin_resumable(kind)
+    second.resume(after, load_file(states / str(after)))
+    assert [record.log_loss for record in run_all(second)] == told[after:]
+    assert second.oof_logits().tobytes() == oof
 
 
 def test_between_two_folds_there_is_no_model_to_keep(task, folds, trial_config, begin):

@@ -4,8 +4,8 @@ import pytest
 
 from tests.support.fuzzing import DATA_TARGETS, NAMES, Target, hunt, study_targets
 
-CASES = 120
-"""Of a target, before its share: together more than 2,000."""
+CASES = 30
+"""Of a target, before its share: together more than 500; the drills have a hundred thousand."""
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,6 @@ def test_anything_is_read_or_refused_in_a_line(targets: dict[str, Target], name:
     hunt(targets[name], tmp_path, CASES, is_random=False)
 
 
-def test_there_are_two_thousand_cases(targets: dict[str, Target]) -> None:
+def test_there_are_five_hundred_cases(targets: dict[str, Target]) -> None:
     assert set(targets) == set(NAMES)
-    assert sum(round(CASES * target.share) for target in targets.values()) >= 2_000
+    assert sum(round(CASES * target.share) for target in targets.values()) >= 500
