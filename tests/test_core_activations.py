@@ -70,7 +70,7 @@ def entries(cache):
     return {path.name for path in cache.glob("activations/*") if path.is_dir()}
 
 
-@pytest.mark.parametrize("freeze", [0.75, 1.0])
+@pytest.mark.parametrize("freeze", [0.75, 0.99])
 @pytest.mark.parametrize("backbone", TINY)
 def test_keeping_activations_changes_no_bit_of_the_oof_logits(
     backbone, freeze, task, trial_config, make_network, cache
@@ -230,10 +230,8 @@ def test_too_few_views_are_not_kept_but_all_are_computed_and_it_is_said(views, t
     assert entries(cache) == set()
 
 
-@pytest.mark.parametrize(
-    ("freeze", "epochs", "fewest"), [(0.75, 1, 1), (0.75, 3, 2), (0.75, 6, 3), (1.0, 3, 1), (1.0, 6, 2), (1.0, 8, 2)]
-)
-def test_half_the_epochs_are_views_enough_and_a_quarter_for_the_head(freeze, epochs, fewest, trial_config, opened):
+@pytest.mark.parametrize(("freeze", "epochs", "fewest"), [(0.75, 1, 1), (0.75, 3, 2), (0.75, 6, 3), (0.99, 8, 4)])
+def test_half_the_epochs_are_views_enough(freeze, epochs, fewest, trial_config, opened):
     assert isinstance(opened(trial_config(freeze=freeze, epochs=epochs), views=fewest), StoredActivations)
     assert isinstance(opened(trial_config(freeze=freeze, epochs=epochs), views=fewest - 1), Activations)
 
@@ -257,7 +255,7 @@ SAME = {
 OTHER = {
     "crops": ({"crop_area_min": 0.5}, lambda task: task),
     "flip": ({"flip": True}, lambda task: task),
-    "freeze": ({"freeze": 1.0}, lambda task: task),
+    "freeze": ({"freeze": 0.99}, lambda task: task),
     "backbone": ({"backbone": "test_vit"}, lambda task: task),
     "seed of the views": ({}, other_keys),
     "seed of the weights": ({}, lambda task: replace(task, seed=1)),
@@ -332,7 +330,7 @@ def test_a_file_that_is_not_what_it_should_be_is_computed_anew_before_it_is_used
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-@pytest.mark.parametrize("freeze", [0.75, 1.0])
+@pytest.mark.parametrize("freeze", [0.75, 0.99])
 def test_when_the_disk_becomes_full_the_rest_is_computed(freeze, kept, trial, trial_config, cache, monkeypatch):
     config = trial_config(freeze=freeze, epochs=2, batch_size=18)
     expected = trial(config, 0)[0]
@@ -355,10 +353,10 @@ def test_a_cache_that_is_too_small_for_old_entries_loses_them_and_not_what_is_us
     opened(trial_config(freeze=0.75)).scoring(DEV)
     assert len(files(cache)) == 1
     monkeypatch.setenv("SPINE_RAY_CACHE_GB", "1e-6")
-    inputs = opened(trial_config(freeze=1.0))
+    inputs = opened(trial_config(freeze=0.99))
     assert files(cache) == {}
     inputs.scoring(DEV)
-    opened(trial_config("test_vit", freeze=1.0)).scoring(DEV)
+    opened(trial_config("test_vit", freeze=0.99)).scoring(DEV)
     held = {inputs._held.folder.name}
     assert held < entries(cache)  # this is in use, and nobody asks whether it fits
     opened(trial_config("test_vit", freeze=0.75))

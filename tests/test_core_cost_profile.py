@@ -22,7 +22,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
 
 
-@pytest.mark.parametrize("freeze", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("freeze", [0.0, 0.5, 0.99])
 def test_what_is_measured_is_a_number_and_fits_together(freeze, trial_config, make_setup):
     speed = measure_speed(trial_config(freeze=freeze, flip=True), 10, make_setup())
     for field in fields(Speed):
@@ -44,7 +44,7 @@ def test_what_is_measured_is_a_number_and_fits_together(freeze, trial_config, ma
 
 def test_training_the_head_alone_is_faster_than_training_everything(trial_config, make_setup):
     # Of large pictures: a step of the whole takes far longer than other processes may hold up one of the head.
-    configs = [trial_config(resolution=96, freeze=freeze) for freeze in (0.0, 1.0)]
+    configs = [trial_config(resolution=96, freeze=freeze) for freeze in (0.0, 0.99)]
     whole, head = (measure_speed(config, 10, make_setup()) for config in configs)
     assert head.train_images_s > 2 * whole.train_images_s
     assert head.score_images_s > 2 * whole.score_images_s
@@ -54,9 +54,9 @@ def test_training_the_head_alone_is_faster_than_training_everything(trial_config
     ("backbone", "freeze", "numbers"),
     [
         ("test_resnet", 0.75, 192 * 2 * 2),
-        ("test_resnet", 1.0, 96),
+        ("test_resnet", 0.99, 96),
         ("test_vit", 0.75, 5 * 64),  # the class token and 2 x 2 patches of 16 px
-        ("test_vit", 1.0, 64),
+        ("test_vit", 0.99, 64),
     ],
 )
 def test_an_activation_takes_two_bytes_a_number(backbone, freeze, numbers, trial_config, make_setup):
@@ -64,7 +64,7 @@ def test_an_activation_takes_two_bytes_a_number(backbone, freeze, numbers, trial
     assert speed.activation_mb == pytest.approx(numbers * 2 / 1e6, rel=1e-12)
 
 
-@pytest.mark.parametrize("freeze", [0.5, 1.0])
+@pytest.mark.parametrize("freeze", [0.5, 0.99])
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
 def test_a_prefix_has_the_multiplications_of_its_layers(backbone, freeze, trial_config, make_setup):
     config, counts = trial_config(backbone, freeze=freeze), []
@@ -83,7 +83,7 @@ def test_a_prefix_has_the_multiplications_of_its_layers(backbone, freeze, trial_
     ("backbone", "features"), [("test_resnet", 96), ("test_efficientnet", 256), ("test_vit", 64), ("test_vit2", 64)]
 )
 def test_all_multiplications_but_the_classifiers_are_the_prefixs(backbone, features, trial_config, make_setup):
-    speed = measure_speed(trial_config(backbone, freeze=1.0), 10, make_setup())
+    speed = measure_speed(trial_config(backbone, freeze=0.99), 10, make_setup())
     assert speed.prefix_macs == facts(backbone, 32, 10).macs - 10 * features
 
 
@@ -154,7 +154,7 @@ def made(monkeypatch):
     """Return a function that says which model every network is made of."""
 
     def use(make):
-        for module in ("network", "probe"):
+        for module in ("network", "cost_profile"):
             monkeypatch.setattr(f"spine_ray.core.{module}.make_model", lambda *_, **__: make())
 
     return use
@@ -162,7 +162,7 @@ def made(monkeypatch):
 
 def test_multiplications_and_bytes_by_hand(made, trial_config, make_setup):
     made(Tiny)
-    speed = measure_speed(trial_config(freeze=1.0), 10, make_setup())
+    speed = measure_speed(trial_config(freeze=0.99), 10, make_setup())
     assert speed.prefix_macs == 4 * 4 * 4 * (3 * 8 * 8)  # 4 x 4 places, 4 channels, 3 x 8 x 8 numbers each
     assert speed.activation_mb == 4 * 2 / 1e6
 
@@ -186,7 +186,7 @@ def test_a_fast_model_is_measured_on_whole_batches(made, clock, trial_config, ma
 
 
 def test_a_probe_needs_no_class_to_have_a_row(trial_config, make_setup):
-    config = trial_config(freeze=1.0, batch_size=8, class_weighting="balanced")
+    config = trial_config(freeze=0.99, batch_size=8, class_weighting="balanced")
     assert measure_speed(config, 100, make_setup()).train_images_s > 0
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from spine_ray.core.inputs import Activations, InMemory, Pictures, pictures_for, probe_activations
+from spine_ray.core.inputs import Activations, Pictures, pictures_for, probe_activations
 from spine_ray.core.network import CHUNK, Network
 from spine_ray.core.views import Augmentation, render, scoring_boxes, training_boxes
 from spine_ray.space.arithmetic import ALL, Arithmetic
@@ -108,38 +108,6 @@ def test_activations_are_those_of_each_picture_alone_rounded_once(backbone, is_h
         expected = exact.astype(np.float16).astype(np.float32) if is_half else exact
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3 if is_half else 1e-4, atol=1e-4)
         assert np.array_equal(found.numpy(), found.numpy().astype(np.float16)) == is_half
-
-
-@pytest.mark.parametrize("freeze", [0.75, 1.0])
-@every_order
-def test_what_is_held_in_memory_is_what_it_was_read_from(rows, freeze, pictures):
-    computed = Activations(pictures=pictures(freeze=freeze), is_half=True, note="so it is")
-    held = InMemory(computed, np.arange(ROWS))
-    assert (held.views, held.note) == (VIEWS, "so it is")
-    for epoch in (0, 1, 1, 4, 0):
-        assert torch.equal(held.training(np.array(rows), epoch), computed.training(np.array(rows), epoch))
-        assert torch.equal(held.scoring(np.array(rows)), computed.scoring(np.array(rows)))
-
-
-def test_rows_that_are_held_need_not_be_all_rows(pictures):
-    computed = Activations(pictures=pictures(), is_half=True, note="")
-    held = InMemory(computed, np.arange(3, ROWS, 4))
-    rows = np.array([43, 3, 7])
-    assert torch.equal(held.training(rows, 2), computed.training(rows, 2))
-    assert torch.equal(held.scoring(rows), computed.scoring(rows))
-
-
-def test_a_view_that_is_held_is_computed_once(pictures):
-    given, calls = pictures(), []
-    given.network.split.prefix.register_forward_hook(lambda *_: calls.append(1))
-    held = InMemory(Activations(pictures=given, is_half=True, note=""), np.arange(ROWS))
-    chunks = 2  # 48 rows
-    for _ in range(3):
-        held.training(np.array([4, 2]), 0)
-        held.scoring(np.array([4, 2]))
-    assert len(calls) == 2 * chunks
-    held.training(np.array([4, 2]), 1)
-    assert len(calls) == 3 * chunks
 
 
 def test_a_network_that_runs_whole_has_pictures_and_its_reason(task, trial_config, make_setup):

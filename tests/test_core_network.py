@@ -1,5 +1,3 @@
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from torch import nn
 from spine_ray.core.activations import open_inputs
 from spine_ray.core.backbone import make_model
 from spine_ray.core.fit import Fit
+from spine_ray.core.linear_head import LinearHead
 from spine_ray.core.network import CHUNK, Network, as_half
 from spine_ray.core.trial import TrialRun
 from spine_ray.space.arithmetic import ALL, FLOAT32, Arithmetic
@@ -41,7 +40,7 @@ def trained(network, config, task):
 @pytest.mark.parametrize("freeze", ["none", "part", "all"])
 @pytest.mark.parametrize("backbone", PARTLY)
 def test_a_network_returns_to_its_initial_weights(backbone, freeze, task, trial_config, make_setup):
-    config = trial_config(backbone, freeze={"none": 0.0, "part": PARTLY[backbone], "all": 1.0}[freeze], lr=0.01)
+    config = trial_config(backbone, freeze={"none": 0.0, "part": PARTLY[backbone], "all": 0.99}[freeze], lr=0.01)
     network = Network(config, 10, 0, make_setup())
     before = state_of(network.model)
     trained(network, config, task)
@@ -90,7 +89,6 @@ def test_a_whole_model_has_no_prefix(trial_config, make_setup):
     assert network.split is None
     assert network.whole_because == ""
     assert network.trained_part is network.model
-    assert not network.trains_one_layer
     assert network.prefix_hash() == ""
     with pytest.raises(ValueError, match="test_resnet has no frozen prefix: nothing is frozen"):
         network.activations(pictures(1))
@@ -129,28 +127,50 @@ def test_a_prefix_is_always_given_whole_chunks_and_answers_for_each_row(rows, tr
     torch.testing.assert_close(activations, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_heads_are_independent_copies_of_the_initial_classifier(task, trial_config, make_setup):
-    config = trial_config(freeze=1.0, lr=0.01)
-    network = Network(config, 10, 0, make_setup())
-    initial = copy.deepcopy(network.model.get_classifier())
-    trained(network, config, task)
-    heads = network.heads(3, 16)
-    assert len({id(head.model.weight) for head in heads} | {id(network.model.get_classifier().weight)}) == 4
-    for head in heads:
-        assert head.part is head.model
-        assert head.head == {"weight", "bias"}
-        assert torch.equal(head.model.weight, initial.weight)
-        assert torch.equal(head.model.bias, initial.bias)
+def solved(classes, features, seed=0):
+    draw = np.random.default_rng(seed)
+    weight = draw.normal(size=(classes, features)).astype(np.float32)
+    return LinearHead(weight=weight, bias=draw.normal(size=classes).astype(np.float32))
+
+
+@pytest.mark.parametrize("freeze", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("backbone", PARTLY)
+def test_a_head_that_is_put_in_says_on_pictures_what_it_says_on_their_features(
+    backbone, freeze, trial_config, make_setup
+):
+    network = Network(trial_config(backbone, freeze=freeze), 10, 0, make_setup())
+    head = solved(10, network.feature_count)
+    network.put_head(head)
     with torch.no_grad():
-        heads[0].model.weight.add_(1.0)
-    assert torch.equal(heads[1].model.weight, initial.weight)
-    assert torch.equal(network.model.get_classifier().weight, initial.weight)
+        whole = network.model(network.images(pictures(5))).numpy()
+    expected = head.logits(network.features(pictures(5).numpy()))
+    np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("freeze", [0.0, 0.5])
-def test_there_are_no_heads_where_more_than_one_layer_is_trained(freeze, trial_config, make_setup):
-    with pytest.raises(ValueError, match="test_resnet trains more than one linear layer"):
-        Network(trial_config(freeze=freeze), 10, 0, make_setup()).heads(2, 16)
+def test_a_head_that_was_put_in_is_gone_when_a_learner_begins_anew(trial_config, make_setup):
+    network = Network(trial_config(), 10, 0, make_setup())
+    before = state_of(network.model)
+    network.put_head(solved(10, network.feature_count))
+    assert changed(before, network.model) == {"fc.weight", "fc.bias"}
+    network.learner(16)
+    assert changed(before, network.model) == set()
+
+
+@pytest.mark.parametrize(("classes", "features"), [(9, 96), (10, 95)])
+def test_a_head_of_another_shape_is_refused(classes, features, trial_config, make_setup):
+    network = Network(trial_config(), 10, 0, make_setup())
+    with pytest.raises(ValueError, match="test_resnet has no linear classifier of the shape"):
+        network.put_head(solved(classes, features))
+
+
+def test_features_do_not_depend_on_neighbours_or_freeze_depth(trial_config, make_setup):
+    whole, frozen = (Network(trial_config(freeze=freeze), 10, 0, make_setup()) for freeze in (0.0, 1.0))
+    given = pictures(CHUNK + 3).numpy()
+    expected = whole.features(given)
+    assert expected.shape == (CHUNK + 3, whole.feature_count)
+    np.testing.assert_array_equal(frozen.features(given), expected)
+    np.testing.assert_array_equal(whole.features(given[7:8]), expected[7:8])
+    assert whole.features_hash() == frozen.features_hash()
 
 
 class Deciding(nn.Module):
@@ -189,7 +209,7 @@ def test_a_model_that_cannot_be_split_runs_whole_and_says_why(
     kind, reason, task, trial_config, monkeypatch, make_setup
 ):
     monkeypatch.setattr("spine_ray.core.network.make_model", lambda *_, **__: kind())
-    config = trial_config(freeze=1.0, lr=0.01)
+    config = trial_config(freeze=0.99, lr=0.01)
     network = Network(config, 10, 0, make_setup(activation_bytes=10**9))
     assert network.whole_because == reason
     assert network.split is None
@@ -205,7 +225,7 @@ def test_a_model_that_cannot_be_split_runs_whole_and_says_why(
     assert (record.fold, record.views) == (1, 2)
 
 
-def test_a_classifier_that_is_no_matrix_is_trained_fold_by_fold(trial_config, monkeypatch, make_setup):
+def test_a_classifier_that_is_not_one_linear_layer_cannot_be_probed(trial_config, monkeypatch, make_setup):
     class Normed(Deciding):
         def __init__(self):
             super().__init__()
@@ -217,9 +237,9 @@ def test_a_classifier_that_is_no_matrix_is_trained_fold_by_fold(trial_config, mo
     monkeypatch.setattr("spine_ray.core.network.make_model", lambda *_, **__: Normed())
     network = Network(trial_config(freeze=1.0), 10, 0, make_setup())
     assert network.split is not None
-    assert not network.trains_one_layer
-    with pytest.raises(ValueError, match="trains more than one linear layer"):
-        network.heads(2, 16)
+    assert not network.can_be_probed
+    with pytest.raises(ValueError, match="cannot be probed: its classifier is not one linear layer with a bias"):
+        _ = network.feature_count
 
 
 @pytest.fixture
@@ -273,7 +293,7 @@ def test_whatever_touches_the_prefix_changes_its_hash(hash_of, trial_config, wei
         hash_of(config, weights=weights(0.0)),
         hash_of(config, weights=weights(1e-3)),
         hash_of(trial_config(freeze=0.75)),
-        hash_of(trial_config(freeze=1.0)),
+        hash_of(trial_config(freeze=0.99)),
         hash_of(trial_config(resolution=48, freeze=0.5)),
         hash_of(trial_config("test_efficientnet", freeze=0.5)),
         *(hash_of(config, arithmetic=each) for each in ALL if each != FLOAT32),
