@@ -87,7 +87,7 @@ class TierPlan:
 
     def rungs(self) -> Rungs:
         """Return the rungs with what trials reached, interrupted ones too: those tell their last epoch once more."""
-        rungs = Rungs(self.starts[0].recipe.epochs, self.folds, self.reduction)
+        rungs = Rungs(self.starts[0].recipe.epochs, self.reduction)
         for trial in self.known:
             for epoch in trial.epochs:
                 if epoch.step in rungs.milestones and epoch.fold >= 0 and math.isfinite(epoch.log_loss):
