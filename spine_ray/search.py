@@ -47,6 +47,7 @@ def _run(given: argparse.Namespace, words: Sequence[str], console: Console, bega
     from spine_ray.show.fetched import tell_fetched
     from spine_ray.show.plan_table import print_plan
     from spine_ray.show.terminal import print_page
+    from spine_ray.show.words import one_line
 
     progress = make_progress(console)
     try:
@@ -66,7 +67,7 @@ def _run(given: argparse.Namespace, words: Sequence[str], console: Console, bega
         return 2
     except StoppedByGate as stop:
         progress.close()
-        console.print(f"stopped: {stop}", markup=False, highlight=False)
+        console.print(f"stopped: {one_line(str(stop))}", markup=False, highlight=False)
         return 3
     except KeyboardInterrupt:
         progress.close()

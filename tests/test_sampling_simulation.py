@@ -70,7 +70,7 @@ def test_two_workers_take_what_list_scheduling_takes() -> None:
     assert ends == sorted(ends)
 
 
-def test_losers_are_stopped_at_the_rungs_and_start_recipes_are_not_stopped_in_fold_0() -> None:
+def test_losers_are_stopped_at_the_two_rungs_and_start_recipes_not_before_the_end_of_fold_0() -> None:
     later = itertools.count(1)
 
     def script(config: TrialConfig) -> list[EpochDone]:

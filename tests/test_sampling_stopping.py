@@ -18,7 +18,7 @@ A, B, _ = start_configs(TIER, "random")
 
 @pytest.fixture
 def rungs() -> Rungs:
-    return Rungs(epochs=6, folds=2, reduction=3)
+    return Rungs(epochs=6, reduction=3)
 
 
 def rule(rungs: Rungs, deadline: float | None = None) -> StoppingRule:

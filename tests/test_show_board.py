@@ -176,6 +176,16 @@ def test_a_gate_shows_verdict_reason_and_numbers():
     assert "gain 0.01234, min effect 0.01, moved late yes" in text
 
 
+def test_a_gate_s_findings_stand_between_its_reason_and_its_numbers_whatever_a_class_is_called():
+    decision = GateDecision(
+        gate="sound", after="light", verdict="climb", reason="It is sound.", numbers={"collapsed_share": 0.25},
+        findings=("no row was recognised of [red]cat\x1b[2J (12 rows)",),
+    )  # fmt: skip
+    text = shown(gates_table([decision]))
+    finding = text.index(r"no row was recognised of [red]cat\x1b[2J (12 rows)")
+    assert text.index("It is sound.") < finding < text.index("collapsed share 0.25")
+
+
 def test_each_cost_is_shown_with_what_it_buys_and_the_best_single_model_for_as_much():
     text = shown(front_table(FRONT))
     for part in ("2.50", "the same", "6.00", "0.3500", "resnet50", "0.4500", "optimistic"):

@@ -114,7 +114,9 @@ def make_page():
     result = FinalResult(
         artefact=EVIL, rows=10, log_loss=0.3, low=0.2, high=0.4, accuracy=0.9, accuracy_low=0.8, accuracy_high=1.0
     )
-    gate = GateDecision(gate="sound", after="light", verdict="climb", reason=EVIL, numbers={EVIL: EVIL, "gain": 0.1})
+    gate = GateDecision(
+        gate="sound", after="light", verdict="climb", reason=EVIL, numbers={EVIL: EVIL, "gain": 0.1}, findings=(EVIL,)
+    )
     return ReportPage(
         study=f"studies/{EVIL}",
         made=EVIL,
@@ -200,7 +202,9 @@ NAMES = (
 
 
 def with_names(page, name):
-    gate = GateDecision(gate="sound", after=name, verdict="climb", reason=name, numbers={name: [name, name]})
+    gate = GateDecision(
+        gate="sound", after=name, verdict="climb", reason=name, numbers={name: [name, name]}, findings=(name,)
+    )
     return replace(
         page,
         study=name,

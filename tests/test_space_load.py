@@ -51,7 +51,7 @@ def test_every_space_that_comes_along_opens_with_question_cost_and_command(name:
 
 @pytest.mark.parametrize("name", space_names())
 def test_a_resolved_space_reads_back_as_the_same_space(name: str, tmp_path: Path) -> None:
-    space = load_space(name, sets=["min_effect=0.03", "recipe.flip=[true, false]"])
+    space = load_space(name, sets=["min_effect=0.03", "max_collapsed_share=0.25", "recipe.flip=[true, false]"])
     again = load_space(write(tmp_path, space.text))
     assert replace(again, file=space.file) == space
 
@@ -173,6 +173,9 @@ def test_drop_frozen_says_nothing_when_nothing_is_frozen(tmp_path: Path) -> None
         ("backbone: a\nrecipe: {lr: {uniform: [0.1, 1], start: 2}}", "recipe.lr: the start 2 lies outside 0.1 to 1"),
         ("backbone: a\nmetric: f1", "metric must be one of log_loss, accuracy"),
         ("backbone: a\ntest_share: lots", "test_share must be a number, not 'lots'"),
+        ("backbone: a\nmax_collapsed_share: most", "max_collapsed_share must be a number, not 'most'"),
+        ("backbone: a\nmax_collapsed_share: 50", "max_collapsed_share must lie in 0 to 1, not 50"),
+        ("backbone: a\nmax_colapsed_share: 1", r"no key 'max_colapsed_share' \(did you mean max_collapsed_share\?\)"),
         ("backbone: a\nbudget: 30 minutes", "a duration is written 90s, 30m"),
         ("backbone: a\nbackbone: b", "the key 'backbone' is there twice"),
         ("backbone: a\nname: [x]", "the name of a space must be"),

@@ -35,7 +35,7 @@ def answer(scheduler: ExactAsha, trial: RayTrial, step: int, loss: float, *, is_
 
 @pytest.fixture
 def rungs() -> Rungs:
-    return Rungs(epochs=6, folds=2, reduction=3)
+    return Rungs(epochs=6, reduction=3)
 
 
 def asha(rungs: Rungs, deadline: float | None) -> ExactAsha:

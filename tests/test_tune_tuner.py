@@ -161,7 +161,7 @@ def waiting_trial(config: TrialConfig, *, is_control: bool = False) -> RayTrial:
 
 
 def callback(events: list[Event]) -> EventCallback:
-    rule = StoppingRule(Rungs(EPOCHS, FOLDS, 3), None, time.time)
+    rule = StoppingRule(Rungs(EPOCHS, 3), None, time.time)
     return EventCallback(ExactAsha(rule), TrialLog(events.append, {}))
 
 

@@ -8,7 +8,14 @@ import numpy as np
 
 from spine_ray.climb.known import Known
 from spine_ray.ladder.evidence import Evidence
-from spine_ray.ladder.gates import GateDecision, PlateauOptions, ShuffledControl, plateau_gate, sound_gate
+from spine_ray.ladder.gates import (
+    GateDecision,
+    PlateauOptions,
+    ShuffledControl,
+    SoundOptions,
+    plateau_gate,
+    sound_gate,
+)
 from spine_ray.ladder.view_check import ViewCheck
 from spine_ray.space.schema import Space
 from spine_ray.study.tables import budget_units
@@ -56,10 +63,12 @@ def decide(known: Known, proof: Proof, question: Question) -> GateDecision:
             proof.evidence.calibrated(best),
             proof.evidence.labels,
             after=below.name,
+            options=SoundOptions(
+                classes=known.samples.classes, max_collapsed_share=space.max_collapsed_share, setting=tier.gate
+            ),
             groups=proof.evidence.groups,
             control=proof.control,
             views=proof.views,
-            setting=tier.gate,
             seed=known.request.seed,
         )
     before = [trial for each in space.tiers[: place - 1] for trial in known.of_tier(each)]

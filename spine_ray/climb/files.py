@@ -94,7 +94,7 @@ def stored_decisions(paths: StudyPaths) -> tuple[GateDecision, ...]:
     if not paths.gates.exists():
         return ()
     try:
-        return tuple(GateDecision(**values) for values in read_json(paths.gates))
+        return tuple(map(GateDecision.from_dict, read_json(paths.gates)))
     except TypeError as error:
         raise ValueError(f"{paths.gates} is damaged: {error}") from error
 

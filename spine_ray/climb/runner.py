@@ -109,6 +109,8 @@ class StudyRunner:
         desk.decisions.append(decision)
         replace_json(desk.paths.gates, [each.to_dict() for each in desk.decisions])
         self.say(f"gate {decision.gate} after {decision.after}: {decision.verdict}: {decision.reason}")
+        for finding in decision.findings:
+            self.say(f"WARNING: {finding}")
         return decision
 
     def _control(self) -> ShuffledControl | None:

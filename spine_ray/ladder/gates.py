@@ -1,13 +1,15 @@
 """The decisions between two tiers: `sound` after light, `plateau` after mid; always with their evidence."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spine_ray.ensemble.metrics import bootstrap_interval, group_sums, log_loss, row_losses
+from spine_ray.ladder.recognition import Recognition, recognition
 from spine_ray.ladder.view_check import ViewCheck
 
 GateName = Literal["sound", "plateau"]
@@ -22,8 +24,6 @@ Who truly knows a share f of the labels of K balanced classes gains about f * lo
 for ten classes, 3 in 100 for two. Less than that cannot be what carries a model; and the interval alone would
 raise a false alarm for one clean control in forty.
 """
-MIN_CLASS_ROWS = 10
-"""Rows from which on a class must have been recognised at least once."""
 NOTE = "intervals cover rows, not seeds"
 _DRAWS = 1000
 
@@ -40,11 +40,22 @@ class GateDecision:
     """One plain sentence with the numbers."""
     numbers: dict[str, Any]
     """The evidence as plain values; losses in nats."""
+    findings: tuple[str, ...] = ()
+    """What the evidence shows besides, whatever was decided; one sentence each, without its full stop."""
 
     def __post_init__(self) -> None:
         """Refuse a decision without a reason."""
         if not self.reason.strip():
             raise ValueError("a gate's decision needs a reason")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GateDecision":
+        """Build the decision that `to_dict` returned, also where it was stored before there were findings.
+
+        Raises:
+            TypeError: If a field is missing or unknown.
+        """
+        return cls(**{**values, "findings": tuple(values.get("findings", ()))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as plain values for JSON."""
@@ -66,6 +77,23 @@ class ShuffledControl:
         """Refuse losses of different rows."""
         if self.losses.ndim != 1 or self.losses.shape != self.prior_losses.shape:
             raise ValueError(f"a control needs two losses a row, not {self.losses.shape} and {self.prior_losses.shape}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundOptions:
+    """What, besides the log-probabilities, decides whether a trial is sound."""
+
+    classes: tuple[str, ...]
+    """The classes' names."""
+    max_collapsed_share: float
+    """Share of the judged classes, 0 to 1, that may collapse; 0 stops at the first, 1 at none."""
+    setting: Setting = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none and unknown settings."""
+        if not 0.0 <= self.max_collapsed_share <= 1.0:
+            raise ValueError(f"max_collapsed_share must lie in 0 to 1, not {self.max_collapsed_share}")
+        _check_setting(self.setting)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,32 +141,32 @@ def sound_gate(
     labels: ArrayLike,
     *,
     after: str,
+    options: SoundOptions,
     groups: ArrayLike | None = None,
     control: ShuffledControl | None = None,
     views: ViewCheck | None = None,
-    setting: Setting = "auto",
     seed: int = 0,
 ) -> GateDecision:
     """Decide whether the pipeline learns anything, and nothing that it cannot know.
 
     Climb if the best trial surely beats the class prior, a shuffled-label control does not beat it by more than
-    `CONTROL_MARGIN`, every class with at least `MIN_CLASS_ROWS` rows was recognised at least once, and augmentation
-    does not destroy the classes.
+    `CONTROL_MARGIN`, no more than `max_collapsed_share` of the classes with rows enough collapsed (see
+    `recognition`), and augmentation does not destroy the classes. A class of which no row is recognised is a finding:
+    it says something of that class, and not that nothing was learnt.
 
     Args:
         log_probs: (samples, classes), OOF log-probabilities of the tier's best trial.
         labels: (samples,), class indices.
         after: The tier.
+        options: What else decides; its setting `always` or `never` overrules the evidence.
         groups: (samples,), rows of one group stay together; None: every row for itself.
         control: The shuffled-label trial; None: said in the reason.
         views: What augmentation does to a linear probe; None where nobody looked.
-        setting: `auto`, or `always` / `never` to overrule the evidence.
         seed: Seed of the intervals' resampling.
 
     Raises:
-        ValueError: If shapes disagree or the setting is unknown.
+        ValueError: If shapes disagree.
     """
-    _check_setting(setting)
     truth = np.asarray(labels)
     if np.ndim(log_probs) != 2 or truth.shape != np.shape(log_probs)[:1]:
         raise ValueError(
@@ -146,19 +174,22 @@ def sound_gate(
         )
     prior = prior_losses(truth)
     interval = bootstrap_interval(row_losses(log_probs, truth) - prior, groups, seed=seed)
+    recognised = recognition(log_probs, truth, options.classes, groups)
     numbers: dict[str, Any] = {
         "log_loss": log_loss(log_probs, truth),
         "prior_log_loss": float(prior.mean()),
         "minus_prior": interval,
         "control_minus_prior": _control_interval(control, seed),
         "control_margin": CONTROL_MARGIN,
-        "collapsed_classes": _collapsed(log_probs, truth),
+        "max_collapsed_share": options.max_collapsed_share,
+        **recognised.to_dict(),
         "note": NOTE,
     }
     if views is not None:
         numbers["views"] = views.to_dict()
-    verdict, reason = _sound_verdict(numbers, views)
-    return _decide("sound", after, verdict, reason, numbers, setting)
+    verdict, reason = _sound_verdict(numbers, recognised, views)
+    decision = _decide("sound", after, verdict, reason, numbers, options.setting)
+    return replace(decision, findings=recognised.findings)
 
 
 def plateau_gate(
@@ -266,7 +297,7 @@ def out_of_bag_gain(
     return float(values.mean()), float(low), float(high)
 
 
-def _sound_verdict(numbers: dict[str, Any], views: ViewCheck | None) -> tuple[Verdict, str]:
+def _sound_verdict(numbers: dict[str, Any], recognised: Recognition, views: ViewCheck | None) -> tuple[Verdict, str]:
     """Name everything that is wrong, or say that nothing is."""
     interval, control = numbers["minus_prior"], numbers["control_minus_prior"]
     beats = (
@@ -281,8 +312,8 @@ def _sound_verdict(numbers: dict[str, Any], views: ViewCheck | None) -> tuple[Ve
             f"shuffled labels were learnt: their control beats the class prior by more than {CONTROL_MARGIN:g} nats "
             f"(difference {_span(control)}), so something leaks"
         )
-    if numbers["collapsed_classes"]:
-        wrong.append(f"no row of class {', '.join(map(str, numbers['collapsed_classes']))} was recognised")
+    if recognised.collapsed_share > numbers["max_collapsed_share"]:
+        wrong.append(f"{recognised.collapse}, and max_collapsed_share allows {numbers['max_collapsed_share']:.0%}")
     checked = "no shuffled-label control was run"
     if control:
         checked = (
@@ -292,7 +323,7 @@ def _sound_verdict(numbers: dict[str, Any], views: ViewCheck | None) -> tuple[Ve
     if wrong:
         return "stop", "; ".join(wrong if control else [*wrong, checked])
     kept = "" if views is None else f", {views.sentence}"
-    return "climb", f"the best trial is sound: {beats}, no class collapsed, {checked}{kept}"
+    return "climb", f"the best trial is sound: {beats}, {recognised.summary}, {checked}{kept}"
 
 
 def _plateau_verdict(low: float, high: float, options: PlateauOptions) -> tuple[Verdict, str]:
@@ -330,15 +361,6 @@ def _decide(
         reason = f"{ruled} was set by the user ({setting}); the evidence alone says {verdict}: {reason}"
         verdict = ruled
     return GateDecision(gate=gate, after=after, verdict=verdict, reason=reason, numbers=numbers)
-
-
-def _collapsed(log_probs: NDArray[np.float64], labels: NDArray[Any]) -> list[int]:
-    """Return the classes with enough rows of which not one was recognised."""
-    hits = np.argmax(log_probs, axis=1) == labels
-    classes = np.shape(log_probs)[1]
-    rows = np.bincount(labels, minlength=classes)
-    recognised = np.bincount(labels[hits], minlength=classes)
-    return [int(index) for index in np.flatnonzero((rows >= MIN_CLASS_ROWS) & (recognised == 0))]
 
 
 def _control_interval(control: ShuffledControl | None, seed: int) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ class Contender:
     trial_id: str
     family: str
     is_start: bool
-    """Whether it is its backbone's start recipe, which is protected through fold 0."""
+    """Whether it is its backbone's start recipe, which is stopped at the end of fold 0 at the earliest."""
 
 
 @dataclass(slots=True)
@@ -22,23 +22,22 @@ class Rungs:
 
     Asynchronous successive halving (Li et al., MLSys 2020) in its stopping form, with three differences: a trial is
     recorded at exactly the milestone it reaches and at no other, what is not finite stops, and the best of each family
-    goes on because the ensemble needs it.
+    goes on because the ensemble needs it. Who passes fold 0 trains all folds: a trial that is stopped later leaves no
+    OOF logits for most of what it cost.
     """
 
     epochs: int
     """Epochs of one fold."""
-    folds: int
     reduction: int
     """One of so many goes on; with 1 all do."""
     recorded: dict[int, dict[str, tuple[str, float]]] = field(default_factory=dict)
-    """By milestone (epochs over all folds), by trial: family and loss."""
+    """By milestone, by trial: family and loss."""
 
     @property
     def milestones(self) -> tuple[int, ...]:
-        """A third of fold 0, then the end of every fold but the last."""
-        third = math.ceil(self.epochs / 3)
-        ends = [fold * self.epochs for fold in range(1, self.folds)]
-        return tuple(sorted({third, *ends}))
+        """The epochs of fold 0 at which trials are compared: a third of it, at least one, and its last."""
+        third = max(1, round(self.epochs / 3))
+        return tuple(sorted({third, self.epochs}))
 
     def judge(self, contender: Contender, step: int, loss: float) -> str | None:
         """Record a loss and return why the trial is stopped, or None when it goes on.
@@ -55,7 +54,7 @@ class Rungs:
         rung = self.recorded.setdefault(step, {})
         earlier = [value for trial_id, (_, value) in rung.items() if trial_id != contender.trial_id]
         rung[contender.trial_id] = (contender.family, loss)
-        if self.reduction == 1 or (contender.is_start and step <= self.epochs):
+        if self.reduction == 1 or (contender.is_start and step < self.epochs):
             return None
         cutoff = float(np.quantile(earlier, 1.0 / self.reduction)) if earlier else math.inf
         if loss <= cutoff or self._is_best_of_family(contender, rung):

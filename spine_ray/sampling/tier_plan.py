@@ -88,7 +88,7 @@ class TierPlan:
     def rungs(self) -> Rungs:
         """Return the rungs with what trials reached, interrupted ones too: those tell their last epoch once more."""
         epochs = 1 if self.starts[0].is_probe else self.starts[0].training.epochs
-        rungs = Rungs(epochs, self.folds, self.reduction)
+        rungs = Rungs(epochs, self.reduction)
         for trial in self.known:
             for epoch in trial.epochs:
                 if epoch.step in rungs.milestones and epoch.fold >= 0 and math.isfinite(epoch.log_loss):

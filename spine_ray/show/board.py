@@ -226,13 +226,14 @@ def behind_text(row: BoardRow) -> str:
 
 
 def gates_table(decisions: Sequence[GateDecision]) -> RenderableType:
-    """Draw each decision with its reason and its numbers."""
+    """Draw each decision with its reason, its findings and its numbers."""
     parts: list[RenderableType] = []
     for decision in decisions:
         verdict = (name_text(decision.verdict), VERDICT_STYLE[decision.verdict])
         head = Text.assemble((f"{decision.gate} after {decision.after}: ", "bold"), verdict)
         numbers = ", ".join(f"{name_text(name)} {number_text(value)}" for name, value in decision.numbers.items())
         parts += [head, Text(f"  {one_line(decision.reason)}")]
+        parts += [Text(f"  {one_line(finding)}", style="yellow") for finding in decision.findings]
         if numbers:
             parts.append(Text(f"  {numbers}", style="dim"))
     return Group(*parts) if parts else Text("No gate was reached.")

@@ -186,4 +186,5 @@ def _gate(decision: GateDecision) -> str:
     verdict = f'<span class="verdict {decision.verdict}">{text(name_text(decision.verdict))}</span>'
     head = f"<p><b>{text(decision.gate)}</b> after {text(decision.after)}{verdict}</p>"
     evidence = facts([(name_text(label), number_text(value)) for label, value in decision.numbers.items()])
-    return f'<div class="gate">{head}<p>{text(decision.reason)}</p>{evidence}</div>'
+    findings = "".join(f'<p class="finding">{text(finding)}</p>' for finding in decision.findings)
+    return f'<div class="gate">{head}<p>{text(decision.reason)}</p>{findings}{evidence}</div>'

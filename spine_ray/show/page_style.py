@@ -108,7 +108,7 @@ figcaption { margin: 8px 0 0; max-width: 96ch; color: var(--soft); font-size: 13
   font-size: 12.5px; font-weight: 600;
 }
 .verdict.climb, .verdict.again, .verdict.climb_frozen_first, .verdict.climb_frozen_only { color: var(--good); }
-.verdict.stop { color: var(--warn); }
+.verdict.stop, .finding { color: var(--warn); }
 .failed { color: var(--bad); }
 .found { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 14px 0 0; font-size: 12.5px; }
 .found dt { color: var(--soft); }

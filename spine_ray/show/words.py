@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 NOTHING = "-"
 """Stands where a number does not exist."""
+MOST_PARTS = 8
+"""Entries that are written of a list; of a longer one how many more there are."""
 _COMMANDING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode's categories of what moves a cursor, breaks a line or is half a character."""
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -102,7 +104,8 @@ def number_text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         # Two measured numbers are an interval; whole ones are a list, such as of classes.
         is_interval = len(value) == 2 and all(isinstance(part, float) for part in value)
-        return (" to " if is_interval else ", ").join(map(number_text, value)) or "none"
+        shown = [*map(number_text, value[:MOST_PARTS]), *_rest(len(value))]
+        return (" to " if is_interval else ", ").join(shown) or "none"
     return one_line(str(value))
 
 
@@ -114,6 +117,10 @@ def name_text(name: str) -> str:
 def times_text(count: int) -> str:
     """Write how often something happened."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _rest(parts: int) -> list[str]:
+    return [f"and {parts - MOST_PARTS} more"] if parts > MOST_PARTS else []
 
 
 def _spelt(character: str) -> str:

@@ -10,8 +10,8 @@ from spine_ray.space.config import RECIPE_FIELDS
 
 TIER_KEYS = ("question", "backbone", "resolution", "freeze", "recipe", "overrides", "trials", "gate")
 STUDY_KEYS = (
-    "metric", "cost_matrix", "folds", "test_share", "min_effect", "small_data", "max_members", "max_per_family",
-    "reduction", "weights", "budget", "audit",
+    "metric", "cost_matrix", "folds", "test_share", "min_effect", "max_collapsed_share", "small_data", "max_members",
+    "max_per_family", "reduction", "weights", "budget", "audit",
 )  # fmt: skip
 AUDIT_KEYS = (
     "unreadable", "near_duplicate", "near_shift", "crowd", "rows_per_fold", "imbalance", "upsampled", "shortcut",

@@ -106,7 +106,7 @@ def _apply(raw: Raw, text: str) -> Raw:
 
 def _build_space(raw: Raw, file: Path) -> Space:
     given: dict[str, Any] = {key: raw[key] for key in (*STUDY_KEYS, "question") if key in raw}
-    for key in ("test_share", "min_effect"):
+    for key in ("test_share", "min_effect", "max_collapsed_share"):
         if key in given:
             given[key] = as_number(key, given[key])
     if given.get("budget") is not None:

@@ -121,6 +121,11 @@ class Space:
     """Share of the rows in the test split, above 0 and below 1; data with a split of its own ignores it."""
     min_effect: float = 0.01
     """The smallest gain in log-loss that matters, nats; 0 or more."""
+    max_collapsed_share: float = 0.5
+    """The `sound` gate stops where a larger share of the classes with rows enough to say so collapsed; 0 to 1.
+
+    By default it stops where most of them did: then what beats the class prior comes from a few classes.
+    """
     small_data: int = 500
     """With fewer dev rows a tier behind the `plateau` gate opens frozen or part-frozen only; 0 or more."""
     max_members: int = 8
@@ -150,6 +155,8 @@ class Space:
             raise ValueError(f"test_share must lie above 0 and below 1, not {self.test_share:g}")
         if not (math.isfinite(self.min_effect) and self.min_effect >= 0):
             raise ValueError(f"min_effect must be 0 or more (nats), not {self.min_effect:g}")
+        if not 0 <= self.max_collapsed_share <= 1:
+            raise ValueError(f"max_collapsed_share must lie in 0 to 1, not {self.max_collapsed_share:g}")
         _check_whole("small_data", self.small_data, 0)
         _check_whole("max_members", self.max_members, 1)
         if self.max_per_family is not None:
@@ -180,6 +187,7 @@ class Space:
             "folds": self.folds,
             "test_share": self.test_share,
             "min_effect": self.min_effect,
+            "max_collapsed_share": self.max_collapsed_share,
             "small_data": self.small_data,
             "max_members": self.max_members,
             "max_per_family": self.max_per_family,
