@@ -153,7 +153,7 @@ class ShippedStudy:
 
 @pytest.fixture(scope="session")
 def shipped_study(tmp_path_factory: pytest.TempPathFactory, trial_config: Callable[..., TrialConfig]) -> ShippedStudy:
-    """Return a study of four members of two families, two with one frozen prefix, at two resolutions."""
+    """Return a study of four members of three families, two with one frozen prefix, one a probe, at two resolutions."""
     from tests.support.small_study import make_study
 
     configs = [

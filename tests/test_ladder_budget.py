@@ -6,19 +6,21 @@ from typing import Any
 import pytest
 
 from spine_ray.ladder.budget import (
-    SHIP_SHARE,
+    TRAINING_PASSES,
     Admission,
     Budget,
+    EndsInTime,
     FoldSizes,
     Forecast,
-    Leftover,
+    cost_from_probe,
     epochs_within,
     held_back,
     observed_stretch,
     order_starts,
+    probe_seconds,
     reckon,
 )
-from spine_ray.space.config import TrialConfig
+from spine_ray.space.config import TrialConfig, probe_config
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Status, TrialEnded, TrialStarted
 from spine_ray.study.tables import Cost, cost_key
@@ -30,7 +32,9 @@ SLACK = 1.15
 
 
 def config(backbone: str = "resnet", resolution: int = 64, freeze: float = 0.0) -> TrialConfig:
-    return TrialConfig(backbone=backbone, resolution=resolution, freeze=freeze, recipe=RECIPE)
+    return TrialConfig(
+        backbone=backbone, resolution=resolution, freeze=freeze, recipe=None if freeze == 1.0 else RECIPE
+    )
 
 
 def cost(
@@ -53,7 +57,7 @@ def forecast(*costs: Cost, stretch: float = 1.0, built: Sequence[TrialConfig] = 
 
 def trial(seconds: float, status: Status | None, of: TrialConfig) -> Trial:
     started = TrialStarted(
-        trial_id=of.trial_id, tier="light", config=of, family="resnet", is_start=True, total_steps=2, params=1,
+        trial_id=of.trial_id, tier="light", config=of, family="resnet", is_start=not of.is_probe, total_steps=2, params=1,
         macs=1, weights_source="hub", licence="unknown", data_version="rows", time=0.0,
     )  # fmt: skip
     epochs = tuple(
@@ -95,9 +99,10 @@ def test_a_freeze_depth_that_was_not_measured_is_reckoned_from_the_nearest_with_
     # From 0.5, although 1.0 is nearer: a fifth of what 0.5 trains is left; the rest is passed forwards, once a view.
     assert forecast(*known).seconds(config(freeze=0.9)) == pytest.approx(0.2 * 50 * 4.2 + 0.8 * 11 * 100 / 100)
     assert forecast(*known).seconds(config(freeze=0.4)) == pytest.approx(0.6 * 50 * 8.2 + 0.4 * 11 * 100 / 100)
-    assert forecast(*known).seconds(config(freeze=1.0)) == pytest.approx(50 * 2.2)
     # Where nothing with less frozen is known, the least frozen is what there is.
     assert forecast(*known[1:]).seconds(config(freeze=0.25)) == pytest.approx(50 * 4.2)
+    # A probe trains nothing, so it tells nothing of training.
+    assert forecast(known[2]).seconds(config(freeze=0.9)) is None
 
 
 PREFIX_S = 11 * 100 / 50
@@ -105,13 +110,55 @@ PREFIX_S = 11 * 100 / 50
 
 
 def test_a_frozen_prefix_is_passed_once_a_view_unless_its_activations_are_there() -> None:
-    frozen, other = config(freeze=0.5), config(freeze=1.0)
-    costs = (cost(freeze=0.5, prefix_images_s=50.0), cost(freeze=1.0, train_images_s=80.0, prefix_images_s=25.0))
+    frozen, other = config(freeze=0.5), config(freeze=0.75)
+    costs = (cost(freeze=0.5, prefix_images_s=50.0), cost(freeze=0.75, train_images_s=80.0, prefix_images_s=25.0))
     assert forecast(*costs).seconds(frozen) == pytest.approx(110.0 + PREFIX_S)
     assert forecast(*costs, built=[frozen]).seconds(frozen) == pytest.approx(110.0)
     # Another freeze depth is another prefix: 1.2 s an epoch, and half as many images a second in the prefix.
     assert forecast(*costs, built=[frozen]).seconds(other) == pytest.approx(50 * 1.2 + 2 * PREFIX_S)
     assert forecast(*costs, stretch=1.5).seconds(frozen) == pytest.approx(1.5 * (110.0 + PREFIX_S))
+
+
+def test_a_probe_passes_every_row_once_and_solves_the_rows_of_every_fold() -> None:
+    measured = cost(freeze=1.0, train_images_s=80.0, prefix_images_s=25.0)
+    probe = probe_config("resnet", 64)
+    # 100 rows at 25/s, and 5 folds of 80 rows solved at 80/s.
+    assert forecast(measured).seconds(probe) == pytest.approx(4.0 + 5.0)
+    assert forecast(measured, stretch=1.5).seconds(probe) == pytest.approx(1.5 * 9.0)
+    assert forecast(measured, built=[probe]).seconds(probe) == pytest.approx(5.0)
+
+
+def test_a_probe_that_was_not_measured_is_not_reckoned_from_fine_tunes() -> None:
+    measured = (cost(freeze=0.0), cost(freeze=0.5, prefix_images_s=50.0), cost(freeze=1.0, prefix_images_s=25.0))
+    assert forecast(*measured).seconds(probe_config("resnet", 32)) is None
+    assert forecast(*measured[:2]).seconds(probe_config("resnet", 64)) is None
+    assert forecast(cost(freeze=1.0)).seconds(probe_config("resnet", 64)) is None  # how fast it passes is not known
+
+
+def test_a_fine_tune_that_was_not_measured_costs_its_probes_passes_three_times() -> None:
+    probe = replace(cost(freeze=1.0, resolution=32, prefix_images_s=60.0), macs=10, activation_mb=0.1)
+    found = cost_from_probe(probe, config(resolution=64, freeze=0.5), 40)
+    assert found.key == ("resnet", 64, 0.0)  # as if nothing were frozen
+    # Four times the arithmetic: 15 images/s forwards.
+    assert (found.train_images_s, found.score_images_s, found.infer_images_s) == (15.0 / TRAINING_PASSES, 15.0, 15.0)
+    assert (found.macs, found.prefix_macs, found.prefix_params) == (40, 0, 0)
+    assert (found.prefix_images_s, found.activation_mb) == (None, None)
+    # 80 rows trained at 5/s and 20 scored at 15/s, 10 epochs of 5 folds.
+    assert forecast(found).seconds(config(resolution=64)) == pytest.approx(50 * (16.0 + 20 / 15))
+
+
+def test_a_probe_is_predicted_by_the_probe_with_the_nearest_arithmetic() -> None:
+    small = (replace(cost("small", freeze=1.0), macs=10, infer_images_s=20.0), 8.0)
+    large = (replace(cost("large", freeze=1.0), macs=1000, infer_images_s=1.0), 120.0)
+    # 100 rows passed in 5 s, 3 s for the rest: with twice the arithmetic 10 s and 3 s.
+    assert probe_seconds([small, large], 20, 100) == pytest.approx(SLACK * (10.0 + 3.0))
+    assert probe_seconds([small, large], 2000, 100) == pytest.approx(SLACK * (200.0 + 20.0))
+    assert probe_seconds([], 20, 100) is None
+
+
+def test_a_prediction_of_a_probe_leaves_time_to_build_its_backbone() -> None:
+    quick = (replace(cost(freeze=1.0), macs=10, infer_images_s=20.0), 5.0)  # nothing but the passes
+    assert probe_seconds([quick], 10, 100) == pytest.approx(SLACK * (5.0 + 2.0))
 
 
 def test_a_prefix_at_another_resolution_is_scaled_by_its_pixels_and_is_another_prefix() -> None:
@@ -130,7 +177,7 @@ def test_the_stretch_takes_a_prefix_for_passed_by_the_first_trial_that_has_it() 
 
 
 def test_the_stretch_is_the_median_of_what_completed_trials_took() -> None:
-    configs = [config(freeze=freeze) for freeze in (0.0, 0.5, 1.0)]
+    configs = [config(freeze=freeze) for freeze in (0.0, 0.5, 0.75)]
     plain = forecast(*(cost(freeze=each.freeze) for each in configs))
     trials = [trial(seconds, "completed", each) for seconds, each in zip((220.0, 330.0, 990.0), configs, strict=True)]
     assert observed_stretch(trials, plain) == pytest.approx(3.0)
@@ -150,28 +197,47 @@ def test_the_stretch_looks_at_the_newest_trials_alone() -> None:
     assert observed_stretch([long_ago] * 300 + [lately] * 200, plain) == pytest.approx(3.0)
 
 
+def test_probes_do_not_count_for_the_stretch() -> None:
+    probe = config(freeze=1.0)
+    measured = forecast(cost(), cost(freeze=1.0, prefix_images_s=25.0))
+    assert observed_stretch([trial(990.0, "completed", probe)], measured) == SLACK
+    trials = [trial(990.0, "completed", probe), trial(220.0, "completed", config())]
+    assert observed_stretch(trials, measured) == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("status", ["stopped", "failed", None])
 def test_only_completed_and_measured_trials_count_for_the_stretch(status: Status | None) -> None:
     assert observed_stretch([trial(990.0, status, config())], forecast(cost())) == SLACK
     assert observed_stretch([trial(990.0, "completed", config("vit"))], forecast(cost())) == SLACK
 
 
-def test_what_ships_keeps_its_share_of_the_budget() -> None:
+def test_the_time_for_the_answer_is_kept_from_the_end_of_the_budget() -> None:
     budget = Budget(began=1_000.0, seconds=600.0)
-    assert budget.training_ends == pytest.approx(1_000.0 + 600.0 * (1 - SHIP_SHARE))
+    assert budget.training_ends == 1_600.0
+    assert budget.keeping(45.0).training_ends == 1_555.0
+    assert budget.keeping(45.0).keeping(20.0).training_ends == 1_580.0  # what is known last holds
 
 
 @pytest.mark.parametrize(("tiers", "shares"), [(1, [1.0]), (2, [1 / 3, 1.0]), (3, [0.2, 0.6, 1.0])])
 def test_the_first_tier_has_half_the_share_of_the_others(tiers: int, shares: list[float]) -> None:
-    budget = Budget(began=1_000.0, seconds=1_000.0)
-    found = [budget.share_ends(tier, tiers) for tier in range(tiers)]
+    budget = Budget(began=1_000.0, seconds=1_000.0, reserve=200.0)
+    found = [budget.share_ends(tier, tiers, since=1_000.0) for tier in range(tiers)]
     assert found == pytest.approx([1_000.0 + 800.0 * share for share in shares])
     assert found[-1] == budget.training_ends
 
 
+def test_only_the_time_behind_the_probes_is_shared() -> None:
+    budget = Budget(began=1_000.0, seconds=1_000.0, reserve=200.0)
+    assert [budget.share_ends(tier, 3, since=1_300.0) for tier in range(3)] == pytest.approx(
+        [1_400.0, 1_600.0, 1_800.0]
+    )
+    assert budget.share_ends(0, 3, since=1_900.0) == 1_900.0  # nothing is left to share
+
+
 def test_without_a_limit_nothing_ends_and_nothing_is_refused() -> None:
     budget = Budget(began=0.0, seconds=None)
-    assert (budget.training_ends, budget.share_ends(0, 3)) == (None, None)
+    assert (budget.training_ends, budget.share_ends(0, 3, since=0.0)) == (None, None)
+    assert budget.keeping(100.0).training_ends is None
     assert admission(budget=budget).refusal(config(), 1e9, 1e9) is None
 
 
@@ -179,7 +245,7 @@ def admission(**changes: Any) -> Admission:
     """Tier 0 of 3 in 1000 s: its share ends at 160, training at 800; the later tiers need 300 s."""
     first, start = config(), config("vit")
     values: dict[str, Any] = {
-        "budget": Budget(began=0.0, seconds=1_000.0), "tier": 0, "tiers": 3, "reserve": 300.0,
+        "budget": Budget(began=0.0, seconds=1_000.0, reserve=200.0), "since": 0.0, "tier": 0, "tiers": 3, "reserve": 300.0,
         "starts": frozenset({first.trial_id, start.trial_id}), "first": first.trial_id,
     }  # fmt: skip
     return Admission(**{**values, **changes})
@@ -247,13 +313,14 @@ def test_without_any_measurement_macs_decide() -> None:
     assert ordered([("a", "x", None, 30), ("b", "y", None, 10), ("c", "z", None, 20)]) == ["b", "c", "a"]
 
 
-def test_what_is_left_over_holds_whatever_ends_in_time() -> None:
-    leftover = Leftover(Budget(began=1_000.0, seconds=100.0))
-    ends = 1_000.0 + 100.0 * (1.0 - SHIP_SHARE)
-    assert leftover.refusal(config(), 10.0, ends - 10.0) is None
-    assert leftover.refusal(config(), 10.0, ends - 9.0) == "needs about 10 s, and the time for training has 9 s left"
-    assert leftover.refusal(config(), None, ends) is None
-    assert Leftover(Budget(began=0.0, seconds=None)).refusal(config(), 1e9, 1e9) is None
+@pytest.mark.parametrize("who", [config(), probe_config("resnet", 64)])
+def test_probes_and_what_is_left_over_begin_if_they_end_in_time(who: TrialConfig) -> None:
+    rule = EndsInTime(Budget(began=1_000.0, seconds=100.0, reserve=20.0))
+    assert rule.refusal(who, 10.0, 1_070.0) is None
+    assert rule.refusal(who, 10.0, 1_071.0) == "needs about 10 s, and the time for training has 9 s left"
+    assert rule.refusal(who, 10.0, 1_099.0) == "needs about 10 s, and the time for training has 0 s left"
+    assert rule.refusal(who, None, 1_080.0) is None
+    assert EndsInTime(Budget(began=0.0, seconds=None)).refusal(who, 1e9, 1e9) is None
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,19 @@
 import math
+from dataclasses import replace
 
 import pytest
 
-from spine_ray.space.config import RECIPE_FIELDS, freeze_class
-from spine_ray.space.configs import belongs, build_config, sampled_values, searched_fields, shortened, start_configs
+from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, freeze_class, probe_config
+from spine_ray.space.configs import (
+    belongs,
+    build_config,
+    has_probes,
+    probe_configs,
+    sampled_values,
+    searched_fields,
+    shortened,
+    start_configs,
+)
 from spine_ray.space.fields import Around, Choice, LogUniform, Uniform
 from spine_ray.space.recipes import start_recipe
 from spine_ray.space.schema import TierSpace
@@ -40,7 +50,7 @@ def test_start_configs_begin_at_the_first_value_of_everything() -> None:
     assert all(getattr(first.recipe, name) == getattr(shared, name) for name in untouched)
 
 
-@pytest.mark.parametrize("freeze", [0.0, 0.75, 1.0])
+@pytest.mark.parametrize("freeze", [0.0, 0.75])
 def test_a_sampled_multiplier_meets_the_start_of_its_freeze_class(freeze: float) -> None:
     config = build_config(TIER, "pretrained", "resnet50.a1_in1k", 320, freeze, {"lr": 2.0})
     assert config.recipe.lr == 2.0 * start_recipe("pretrained", freeze_class(freeze)).lr
@@ -85,7 +95,7 @@ def test_trial_ids_are_equal_exactly_when_what_is_trained_is_equal() -> None:
 
 def test_sampled_values_are_the_inverse_of_build_config() -> None:
     values = {"lr": 0.7, "weight_decay": 0.3, "label_smoothing": 0.15, "class_weighting": "none"}
-    for freeze in TIER.freezes:
+    for freeze in TIER.trained_freezes:
         config = build_config(TIER, "pretrained", "resnet50.a1_in1k", 224, freeze, values)
         found = sampled_values(TIER, "pretrained", config)
         assert math.isclose(float(found.pop("lr")), 0.7, rel_tol=1e-12)
@@ -98,6 +108,7 @@ def test_sampled_values_are_the_inverse_of_build_config() -> None:
         ("vit", 224, 0.0, {}, "the tier has no backbone 'vit'; it has resnet50.a1_in1k, "),
         ("resnet50.a1_in1k", 96, 0.0, {}, "the tier has no resolution 96; it has 224, 320"),
         ("resnet50.a1_in1k", 224, 0.5, {}, "the tier has no freeze 0.5"),
+        ("resnet50.a1_in1k", 224, 1.0, {}, "the tier has no freeze 1.0; it has 0.0, 0.75"),
         ("resnet50.a1_in1k", 224, 0.0, {"epochs": 3}, "no searched recipe field 'epochs'; it has lr, weight_decay"),
         ("resnet50.a1_in1k", 224, 0.0, {"weight_decay": -1.0}, "weight_decay must be a number"),
     ],
@@ -116,3 +127,55 @@ def test_a_shortened_tier_has_other_trials_and_counts_them_as_its_own() -> None:
     assert config.trial_id != start_configs(TIER, "pretrained")[0].trial_id
     assert belongs(short, "pretrained", config)
     assert not belongs(TIER, "pretrained", config)
+
+
+def test_a_probe_has_no_recipe_and_a_fine_tune_has_one() -> None:
+    probe, fine_tune = probe_config("resnet50.a1_in1k", 224), start_configs(TIER, "pretrained")[0]
+    assert (probe.is_probe, fine_tune.is_probe) == (True, False)
+    assert fine_tune.training is fine_tune.recipe
+    with pytest.raises(ValueError, match=r"resnet50-224-probe-\w{8} is a probe: it has no recipe"):
+        _ = probe.training
+    with pytest.raises(ValueError, match=r"a probe .* has no recipe: resnet50.a1_in1k at freeze depth 1"):
+        replace(fine_tune, freeze=1.0)
+    with pytest.raises(ValueError, match=r"a fine-tune needs a recipe: resnet50.a1_in1k at freeze depth 0.75"):
+        replace(probe, freeze=0.75)
+
+
+def test_a_probe_is_named_by_what_acts_on_it_and_survives_json() -> None:
+    probe = probe_config("resnet50.a1_in1k", 224)
+    assert probe.trial_id.startswith("resnet50-224-probe-")
+    assert TrialConfig.from_dict(probe.to_dict()) == probe
+    others = [probe_config("resnet50.a1_in1k", 320), probe_config("resnet50.b1k_in1k", 224)]
+    assert len({config.trial_id for config in [probe, *others]}) == 3
+
+
+def test_pretrained_backbones_are_probed_at_every_resolution_whether_listed_or_not() -> None:
+    expected = [(backbone, resolution) for resolution in (224, 320) for backbone in TIER.backbones]
+    for freezes in ((0.0,), (0.0, 0.75, 1.0), (1.0,)):
+        tier = replace(TIER, resolutions=(320, 224), freezes=freezes)  # the smallest resolution first all the same
+        found = probe_configs(tier, "pretrained")
+        assert [(config.backbone, config.resolution) for config in found] == expected
+        assert all(config == probe_config(config.backbone, config.resolution) for config in found)
+        assert has_probes(tier, "pretrained")
+
+
+def test_random_backbones_are_probed_only_where_that_was_asked_for() -> None:
+    assert len(probe_configs(TIER, "random")) == 4
+    unasked = replace(TIER, freezes=(0.0, 0.75))
+    assert not has_probes(unasked, "random")
+    assert probe_configs(unasked, "random") == ()
+
+
+def test_a_probe_belongs_to_a_tier_that_has_probes_at_its_backbone_and_resolution() -> None:
+    unasked = replace(TIER, freezes=(0.0, 0.75))
+    probe = probe_config("resnet50.a1_in1k", 320)
+    assert belongs(TIER, "random", probe) and belongs(unasked, "pretrained", probe)
+    assert not belongs(unasked, "random", probe)
+    assert not belongs(TIER, "pretrained", probe_config("resnet50.a1_in1k", 96))
+    assert not belongs(TIER, "pretrained", probe_config("vit", 320))
+
+
+def test_start_recipes_are_fine_tunes_and_a_tier_of_probes_alone_has_none() -> None:
+    listed_first = replace(TIER, freezes=(1.0, 0.75, 0.0))
+    assert [config.freeze for config in start_configs(listed_first, "pretrained")] == [0.75, 0.75]
+    assert start_configs(replace(TIER, freezes=(1.0,)), "pretrained") == ()

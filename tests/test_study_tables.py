@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from spine_ray.data.samples import Samples
-from spine_ray.space.config import RECIPE_FIELDS, TrialConfig
+from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, probe_config
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Status, TrialEnded, TrialStarted
 from spine_ray.study.paths import StudyPaths, copy_of
@@ -33,9 +33,11 @@ CONTRACT = [
 CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
 
 
-def trial(trial_id: str, losses: list[float], status: Status | None, reason: str = "") -> Trial:
+def trial(
+    trial_id: str, losses: list[float], status: Status | None, reason: str = "", config: TrialConfig = CONFIG
+) -> Trial:
     started = TrialStarted(
-        trial_id=trial_id, tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=4, params=11,
+        trial_id=trial_id, tier="light", config=config, family="resnet", is_start=True, total_steps=4, params=11,
         macs=500_000_000, weights_source="hub", licence="apache-2.0", data_version="rows", time=0.0,
     )  # fmt: skip
     epochs = tuple(
@@ -142,6 +144,21 @@ def test_columns_keep_their_types_when_nothing_was_measured(paths: StudyPaths) -
     measured = pq.read_schema(paths.trials)
     write_trials(paths, [trial("b", [], "failed", "killed")], {})
     assert pq.read_schema(paths.trials).equals(measured)
+    types = {name: str(measured.field(name).type) for name in ("fold_epochs", "lr", "class_weighting", "flip")}
+    assert types == {"fold_epochs": "int64", "lr": "double", "class_weighting": "string", "flip": "bool"}
+
+
+def test_a_probe_is_a_row_without_a_recipe(paths: StudyPaths) -> None:
+    probe = trial("p", [0.4], "completed", config=probe_config("resnet18", 64))
+    for trials in ([probe], [probe, trial("a", [0.5], "completed")]):
+        write_trials(paths, trials, {})
+        row, *others = pq.read_table(paths.trials).to_pylist()
+        assert (row["freeze"], row["epochs"], row["log_loss"]) == (1.0, 1, 0.4)
+        assert {row[name] for name in (*RECIPE, "fold_epochs")} == {None}
+        assert all(other["fold_epochs"] == CONFIG.training.epochs for other in others)
+    mixed = pq.read_schema(paths.trials)
+    write_trials(paths, [probe], {})
+    assert pq.read_schema(paths.trials).equals(mixed)
 
 
 def test_a_study_without_trials_has_no_table(paths: StudyPaths) -> None:
@@ -153,6 +170,11 @@ def test_budget_units_are_three_forward_passes_of_every_image() -> None:
     # 3 epochs of 200 images are 600 images of 0.5 giga-MACs, three times over.
     assert budget_units(trial("a", [0.9, 0.5, 0.3], None)) == pytest.approx(3 * 600 * 0.0005)
     assert budget_units(trial("a", [], None)) == 0.0
+
+
+def test_budget_units_of_a_probe_are_one_forward_pass_of_every_image() -> None:
+    probe = trial("p", [0.4], "completed", config=probe_config("resnet18", 64))
+    assert budget_units(probe) == pytest.approx(200 * 0.0005)
 
 
 def test_costs_come_back_equal_by_what_they_belong_to(paths: StudyPaths) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from spine_ray.data.samples import Samples
-from spine_ray.space.config import RECIPE_FIELDS, TrialConfig
+from spine_ray.space.config import RECIPE_FIELDS, Recipe, TrialConfig
 from spine_ray.study.checked import checked_table
 from spine_ray.study.paths import StudyPaths, copy_of, read_either, read_table, replace_table, write_twice
 from spine_ray.study.trials import Trial
@@ -24,7 +24,19 @@ _SAMPLE_COLUMNS = {
     "split": pa.string(),
     "fold": pa.int8(),
 }
-_NULLABLE = ("latency_ms", "log_loss", "accuracy", "views", "micro_batch", "fold_epochs", *RECIPE_FIELDS)
+_ARROW = {
+    str: pa.string(),
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+}
+_RECIPE_COLUMNS = {name: name if name != "epochs" else "fold_epochs" for name in RECIPE_FIELDS}
+"""By recipe field; the column `epochs` is what was trained, over all folds."""
+_NULLABLE = {
+    **dict.fromkeys(("latency_ms", "log_loss", "accuracy", "views", "micro_batch"), pa.float64()),
+    **{_RECIPE_COLUMNS[name]: _ARROW[kind] for name, kind in get_type_hints(Recipe).items()},
+}
 _NULLABLE_COSTS = ("prefix_images_s", "activation_mb")
 
 
@@ -61,7 +73,6 @@ class Cost:
         return (self.backbone, self.resolution, self.freeze)
 
 
-_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), float | None: pa.float64()}
 _COST_COLUMNS = {name: _ARROW[kind] for name, kind in get_type_hints(Cost).items()}
 Costs = Mapping[tuple[str, int, float], Cost]
 """By `cost_key`."""
@@ -122,7 +133,9 @@ def write_costs(paths: StudyPaths, costs: Iterable[Cost]) -> None:
     """Write `costs.parquet` and its copy: what was measured once is what every later decision rests on."""
     rows = [asdict(cost) for cost in costs]
     if rows:
-        write_twice(paths.costs, lambda place: replace_table(place, _table(rows, _NULLABLE_COSTS)))
+        write_twice(
+            paths.costs, lambda place: replace_table(place, _table(rows, dict.fromkeys(_NULLABLE_COSTS, pa.float64())))
+        )
 
 
 def read_costs(paths: StudyPaths) -> dict[tuple[str, int, float], Cost]:
@@ -156,19 +169,18 @@ def cost_key(config: TrialConfig) -> tuple[str, int, float]:
     return (config.backbone, config.resolution, config.freeze)
 
 
-def _table(rows: list[dict[str, Any]], nullable: Iterable[str]) -> pa.Table:
+def _table(rows: list[dict[str, Any]], nullable: Mapping[str, pa.DataType]) -> pa.Table:
     table = pa.Table.from_pylist(rows)
-    for name in nullable:  # a column of nulls alone would have no type
+    for name, kind in nullable.items():  # a column of nulls alone would have no type
         place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, table.column(name).cast(pa.float64()))
+        table = table.set_column(place, name, table.column(name).cast(kind))
     return table
 
 
 def _trial_row(trial: Trial, cost: Cost | None) -> dict[str, Any]:
     config, started = trial.config, trial.started
-    # Of a probe there is none. `epochs` is what was trained, over all folds.
-    names = {name: name if name != "epochs" else "fold_epochs" for name in RECIPE_FIELDS}
-    recipe = {column: config.recipe and getattr(config.recipe, name) for name, column in names.items()}
+    # Of a probe there is none.
+    recipe = {column: config.recipe and getattr(config.recipe, name) for name, column in _RECIPE_COLUMNS.items()}
     return {
         "trial_id": trial.trial_id,
         "tier": started.tier,

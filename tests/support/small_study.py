@@ -90,8 +90,8 @@ def _write_pictures(folder: Path) -> Any:
 def _train(worker: TrainWorker, spec: WorkerSpec, config: TrialConfig, paths: StudyPaths, version: str) -> None:
     known = facts(config.backbone, config.resolution, 10)
     started = TrialStarted(
-        trial_id=config.trial_id, tier="light", config=config, family=family_of(config.backbone), is_start=True,
-        total_steps=2 * config.recipe.epochs, params=known.params, macs=known.macs, weights_source="random",
+        trial_id=config.trial_id, tier="light", config=config, family=family_of(config.backbone), is_start=not config.is_probe,
+        total_steps=1 if config.is_probe else 2 * config.training.epochs, params=known.params, macs=known.macs, weights_source="random",
         licence="unknown", data_version=version, time=0.0,
     )  # fmt: skip
     append_event(paths.ledger, started)

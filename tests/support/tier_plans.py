@@ -26,8 +26,8 @@ def tier_plan(tier: TierSpace, weights: str, folds: int, **changes: Any) -> Tier
 def trial_started(tier: TierSpace, config: TrialConfig, folds: int, *, is_start: bool = False) -> TrialStarted:
     return TrialStarted(
         trial_id=config.trial_id, tier=tier.name, config=config, family=config.backbone, is_start=is_start,
-        total_steps=config.recipe.epochs * folds, params=1, macs=1, weights_source="random", licence="unknown",
-        data_version="rows", time=0.0,
+        total_steps=1 if config.is_probe else config.training.epochs * folds, params=1, macs=1,
+        weights_source="random", licence="unknown", data_version="rows", time=0.0,
     )  # fmt: skip
 
 
@@ -37,5 +37,5 @@ def epoch_done(
     return EpochDone(
         trial_id=config.trial_id, step=step, fold=fold, epoch=epoch, train_loss=1.0, log_loss=log_loss, accuracy=0.5,
         seconds=seconds, train_images=60, train_images_s=60.0, score_images_s=60.0, peak_mb=1.0,
-        views=config.recipe.epochs, micro_batch=16, note="",
+        views=1 if config.is_probe else config.training.epochs, micro_batch=16, note="",
     )  # fmt: skip
