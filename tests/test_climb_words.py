@@ -71,7 +71,7 @@ def test_the_flags_of_search_are_a_promise() -> None:
     assert flags == {
         "-h", "--help", "--space", "--data", "--study", "--budget", "--set", "--weights", "--seed", "--workers",
         "--address", "--tracking", "--open-test", "--resume", "--force", "--update", "--plan", "--on",
-        "--data-root", "--fetch",
+        "--data-root", "--fetch", "--finish",
     }  # fmt: skip
 
 

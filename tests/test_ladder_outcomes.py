@@ -8,7 +8,7 @@ from spine_ray.ladder.outcomes import outcomes_of
 from spine_ray.space.schema import Space, TierSpace
 
 
-def space(*gates: str, freezes: tuple[float, ...] = (0.0, 1.0)) -> Space:
+def space(*gates: str, freezes: tuple[float, ...] = (0.0, 0.5)) -> Space:
     names = ("light", "mid", "heavy", "huge")
     tiers = [
         TierSpace(name=name, backbones=("test_vit",), freezes=freezes, gate=gate)  # type: ignore[arg-type]
@@ -35,6 +35,8 @@ def test_few_rows_open_the_last_tier_frozen_only_where_it_can_be() -> None:
     ]
     rigid = space("auto", "auto", freezes=(0.0,))
     assert verdicts([rigid], 100) == [("stop",), ("climb", "climb"), ("climb", "again", "climb")]
+    # A probe is no frozen fine-tune.
+    assert verdicts([space("auto", "auto", freezes=(0.0, 1.0))], 100) == verdicts([rigid], 100)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from spine_ray.sampling.queue import Refusal
 from spine_ray.sampling.simulation import VirtualClock, simulate_tier
 from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import start_configs
+from spine_ray.space.configs import probe_configs, start_configs
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import TierSpace
 from spine_ray.study.events import EpochDone, Event, TrialEnded
@@ -103,6 +103,24 @@ def test_the_control_takes_a_folds_time_and_leaves_no_event() -> None:
     alone, with_control = simulate(1), simulate(1, control=STARTS[0])
     assert len(alone[0]) == len(with_control[0])
     assert with_control[1] - alone[1] == pytest.approx(EPOCHS * SECONDS["test_resnet"])
+
+
+def test_probes_are_one_step_each_and_so_is_their_control() -> None:
+    probes = probe_configs(TIER, "pretrained")
+
+    def script(config: TrialConfig) -> list[EpochDone]:
+        seconds = SECONDS[config.backbone]
+        return [epoch_done(config, step=1, fold=-1, epoch=1, log_loss=0.5, seconds=seconds)]
+
+    changes = {"starts": probes, "most_trials": len(probes)}
+    events, seconds, _ = simulate(1, script, **changes)
+    trials = trials_from_events(events)
+    assert set(trials) == {probe.trial_id for probe in probes}
+    assert all(trial.is_completed and len(trial.epochs) == 1 for trial in trials.values())
+    assert seconds == pytest.approx(7.0)
+    with_control = simulate(1, script, control=probes[0], **changes)
+    assert len(with_control[0]) == len(events)
+    assert with_control[1] == pytest.approx(9.0)
 
 
 def test_a_trial_whose_loss_is_no_number_is_stopped_at_once() -> None:

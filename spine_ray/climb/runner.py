@@ -92,7 +92,7 @@ class StudyRunner:
     def run(self, plan: TierPlan, question: str) -> None:
         """Train a tier's trials on the pool; show what was not admitted of its start recipes."""
         desk, tier = self._desk, plan.domain.tier.name
-        if not plan.starts[0].is_probe:
+        if not plan.is_of_probes:
             seat(desk, plan)
         desk.progress.tier_started(tier, question, plan.most_trials)
         for refusal in desk.run(plan):

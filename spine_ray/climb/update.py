@@ -52,7 +52,7 @@ def bring_up_to_date(desk: Desk, names: Sequence[str], budget: Budget) -> None:
         folds=desk.samples.num_folds,
         reduction=1,
         control=None,
-        deadline=budget.training_ends,
+        deadline=budget.keeping(desk.reserve(desk.pool.layout.count)).training_ends,
         admit=lambda config, now: None,
         effort=desk.effort,
         hang_timeout=desk.hang_timeout,

@@ -52,7 +52,7 @@ class SearchDomain:
     """(backbone, resolution) pairs that can be built."""
     seed: int
     favoured: tuple[str, ...] = ()
-    """Backbones by what their frozen features promise, best first; empty where nothing was screened."""
+    """Backbones by the log-loss of their best probe, best first; empty where nothing was probed."""
     hints: tuple[TransferHint, ...] = ()
     """Of earlier tiers."""
 

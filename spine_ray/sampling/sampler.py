@@ -26,7 +26,7 @@ from spine_ray.space.configs import build_config, sampled_values, searched_field
 from spine_ray.space.fields import Choice, Scalar, Uniform
 
 _LED = 5
-"""Suggestions after the start recipes that lean to what was screened best; the sampler would draw them blindly."""
+"""Suggestions after the start recipes that lean to whose probe is best; the sampler would draw them blindly."""
 _AWAITED = 50
 """Most trials without an end that the sampler is built from, the newest."""
 _STATES = {
@@ -151,7 +151,7 @@ def _transferred(domain: SearchDomain, outcomes: Sequence[Outcome]) -> list[Outc
 
 
 def _led_backbone(domain: SearchDomain, names: Sequence[str], seed: int) -> str | None:
-    """Draw a backbone, each half as likely as the one that was screened better; none is ever left out."""
+    """Draw a backbone, each half as likely as the one whose probe is better; none is ever left out."""
     ranked = [name for name in domain.favoured if name in names]
     if not ranked:
         return None

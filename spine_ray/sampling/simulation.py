@@ -77,7 +77,7 @@ class _Stage:
             return None
         config = queued.config
         epochs = self._script(config)
-        if queued.is_control:
+        if queued.is_control and not config.is_probe:  # a probe is one step for one fold, too
             epochs = epochs[: config.training.epochs]
         started = replace(self._plan.describe(config, config.trial_id in self._starts), time=self._clock.now)
         if not queued.is_control:

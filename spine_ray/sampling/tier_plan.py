@@ -19,7 +19,7 @@ class TierPlan:
 
     domain: SearchDomain
     starts: tuple[TrialConfig, ...]
-    """Start recipes, cheapest first."""
+    """Start recipes, cheapest first, or probes in the order in which they run."""
     first: tuple[TrialConfig, ...]
     """What is tried after them, before anything is suggested."""
     known: tuple[Trial, ...]
@@ -65,12 +65,17 @@ class TierPlan:
             self.domain,
             waiting,
             outcomes,
-            self.most_trials,
+            0 if self.is_of_probes else self.most_trials,
             lambda config: admit(config, now()),
             self.effort,
             self.suggest,
         )
         return TrialQueue(suggester, self.control)
+
+    @property
+    def is_of_probes(self) -> bool:
+        """Whether probes are run: all of them are listed, so nothing is suggested in the place of a refused one."""
+        return bool(self.starts) and all(config.is_probe for config in self.starts)
 
     @property
     def interrupted(self) -> dict[str, Trial]:
@@ -87,7 +92,7 @@ class TierPlan:
 
     def rungs(self) -> Rungs:
         """Return the rungs with what trials reached, interrupted ones too: those tell their last epoch once more."""
-        epochs = 1 if self.starts[0].is_probe else self.starts[0].training.epochs
+        epochs = next((config.training.epochs for config in self.starts if not config.is_probe), 1)
         rungs = Rungs(epochs, self.reduction)
         for trial in self.known:
             for epoch in trial.epochs:
