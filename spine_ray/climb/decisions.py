@@ -108,13 +108,13 @@ def last_common_stage(here: Sequence[Trial], earlier: Sequence[Trial]) -> Stage:
 
 
 def of_stage(trials: Sequence[Trial], stage: Stage) -> list[Trial]:
-    """Return the trials that count at a stage: with searched fine-tunes the start recipes count as well.
+    """Return the completed trials that count at a stage: with searched fine-tunes the start recipes count as well.
 
     Where none is of the stage, all count: there is nothing alike to compare.
     """
     counted = {"probe": {"probe"}, "start": {"start"}, "searched": {"start", "searched"}}[stage]
-    found = [trial for trial in trials if stage_of(trial) in counted]
-    return found or list(trials)
+    completed = [trial for trial in trials if trial.is_completed]
+    return [trial for trial in completed if stage_of(trial) in counted] or completed
 
 
 def stage_of(trial: Trial) -> Stage:
@@ -142,7 +142,7 @@ def _moved_late(evidence: Evidence, here: np.ndarray) -> bool:
     """Say whether the search itself found the tier's best, and in the last third of the completed trials."""
     best = evidence.best(here)
     in_last_third = int(np.flatnonzero(here == best)[0]) >= len(here) - len(here) // 3
-    return in_last_third and not evidence.trials[best].started.is_start
+    return in_last_third and stage_of(evidence.trials[best]) == "searched"
 
 
 def _units(evidence: Evidence, places: np.ndarray) -> float:

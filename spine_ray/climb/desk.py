@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from spine_ray.climb.afar import Afar
+from spine_ray.climb.answer_so_far import AnswerSoFar
 from spine_ray.climb.known import Known
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
@@ -48,6 +49,8 @@ class Desk(Known):
     """Of the gates, in order."""
     views: ViewCheck | None = None
     """What augmentation does to the classes, once that was looked at."""
+    _answer: AnswerSoFar | None = field(default=None, init=False)
+    """From the first trial that completes."""
     _trouble: ValueError | None = field(default=None, init=False)
     """Why an event could not be written, or what it names not be had."""
 
@@ -80,6 +83,14 @@ class Desk(Known):
         self.events.append(event)
         self.progress.event(event)
         self.tracker.put(event)
+        if isinstance(event, TrialEnded) and event.status == "completed":
+            self._say_answer()
+
+    def _say_answer(self) -> None:
+        if self._answer is None:
+            self._answer = AnswerSoFar(self.paths, self.samples)
+        if line := self._answer.after(trial for trial in self.present.values() if trial.is_completed):
+            self.progress.say(f"  {line}")
 
     def resize_pool(self, layout: PoolLayout) -> None:
         """Have workers of a layout from now on, where it is not the one that is there."""

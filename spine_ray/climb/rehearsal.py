@@ -79,7 +79,7 @@ class Rehearsal:
         cost = nearest_cost(self.known.costs, config)
         passes = CHECK_PASSES * min(CHECKED_ROWS, len(self.known.samples.dev)) / cost.infer_images_s
         steps = CHECK_STEPS * config.training.batch_size / cost.train_images_s
-        self.clock.now += (passes + min(steps, 30.0)) * self._off
+        self.clock.now += (passes + min(steps, 10.0)) * self._off
 
     def run(self, plan: TierPlan, question: str) -> None:
         """Play a tier's trials."""

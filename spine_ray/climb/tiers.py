@@ -57,7 +57,7 @@ class Climb:
         Raises:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
-        if not any(tier.trained_freezes for tier in self.space.tiers) or not self._has_time():
+        if not any(tier.trained_freezes and self._fits(tier) for tier in self.space.tiers):
             return
         self.runner.check(sorted(self.known.starts(self.space.tiers[0]), key=self.known.macs))
         replace(self, space=self._affordable())._climb()
@@ -104,16 +104,12 @@ class Climb:
 
     def _ask_sound(self) -> None:
         decision = self.runner.decide(self._question(1, may_repeat=False))
-        if decision.verdict == "stop":
+        if decision.verdict == "stop" and self.space.tiers[1].gate != "never":  # that closes the next tier alone
             raise StoppedByGate(decision.reason)
 
     def _budget(self) -> Budget:
         """Return the budget with what is to be kept of it by what is known now."""
         return self.budget.keeping(self.known.reserve(self.runner.workers))
-
-    def _has_time(self) -> bool:
-        ends = self._budget().training_ends
-        return ends is None or self.runner.now() < ends
 
     def _affordable(self) -> Space:
         """Return the space; with fewer epochs for all, where the budget holds no trial of it and there is no probe."""
@@ -128,7 +124,7 @@ class Climb:
             return self.space
         cheapest, left = min(seconds, key=seconds.__getitem__), ends - self.runner.now()
         whole = cheapest.training.epochs
-        epochs = epochs_within(cheapest, seconds[cheapest], left)
+        epochs = epochs_within(cheapest, _REFIT * seconds[cheapest], left)
         if epochs in (0, whole):
             return self.space
         self.runner.say(
@@ -169,7 +165,7 @@ class Climb:
             self._run(index - 1, replace(below, trials=2 * below.trials), since)
             decision = self.runner.decide(self._question(index, may_repeat=False))
         if decision.verdict == "stop":
-            if decision.gate == "sound":
+            if decision.gate == "sound" and tier.gate != "never":
                 raise StoppedByGate(decision.reason)
             return None
         frozen = tuple(freeze for freeze in tier.trained_freezes if freeze > 0)

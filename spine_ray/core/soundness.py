@@ -9,23 +9,33 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spine_ray.core.features import scoring_features
 from spine_ray.core.fit import Fit
 from spine_ray.core.inputs import pictures_for
 from spine_ray.core.network import Network, Setup
-from spine_ray.core.screen import Screening, augmented_features, clean_features, few_rows, probe_scores, screen
+from spine_ray.core.screen import (
+    Features,
+    Screening,
+    augmented_features,
+    clean_features,
+    few_rows,
+    probe_scores,
+    screen,
+)
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.task import Rows, Task
 from spine_ray.core.views import Augmentation
 from spine_ray.ladder.view_check import ViewCheck
+from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import Recipe, TrialConfig, probe_config
 
-CHECKED_ROWS = 2000
+CHECKED_ROWS = 500
 """Rows on which the checks look, at most."""
 _FITTED_VIEWS = (0, 1)
 """Training views that the probe is fitted on; it is scored on the one after them."""
 _DRAWS = 1000
 _STEPS = 60
-_SECONDS = 30.0
+_SECONDS = 10.0
 _LEARNT, _STARTED = 0.1, 0.5
 """Shares of the first loss: below the one a batch is learnt by heart, below the other it is on its way."""
 BatchVerdict = Literal["learnt", "not learnt", "undecided"]
@@ -69,9 +79,11 @@ def check_training(config: TrialConfig, task: Task, folds: npt.NDArray[np.int8],
         folds: (images,), -1 for rows that are not looked at.
         setup: What it is computed with.
     """
-    rows = few_rows(task.labels, np.flatnonzero(folds >= 0), CHECKED_ROWS, derive_seed(task.seed, "check") % 2**32)
-    frozen = Network(probe_config(config.backbone, config.resolution), task.classes, task.seed, setup)
-    clean, labels, places = clean_features(frozen, task, rows), task.labels[rows], folds[rows]
+    dev = np.flatnonzero(folds >= 0)
+    rows = few_rows(task.labels, dev, CHECKED_ROWS, derive_seed(task.seed, "check") % 2**32)
+    plain = replace(setup, arithmetic=FLOAT32)  # that of a probe, whose features are on disk
+    frozen = Network(probe_config(config.backbone, config.resolution), task.classes, task.seed, plain)
+    clean, labels, places = _clean_features(frozen, task, dev, rows), task.labels[rows], folds[rows]
     dealt = np.random.default_rng(derive_seed(task.seed, "check", "shuffle")).permutation(labels)
     return TrainingCheck(
         views=check_views(config, frozen, task, rows, clean, places),
@@ -79,6 +91,13 @@ def check_training(config: TrialConfig, task: Task, folds: npt.NDArray[np.int8],
         probe=screen(clean, labels, places, task.classes),
         shuffled=screen(clean, dealt, places, task.classes),
     )
+
+
+def _clean_features(frozen: Network, task: Task, dev: Rows, rows: Rows) -> Features:
+    """Return the features of the scoring view of some dev rows, (rows, features): of a probe's, where there can be one."""
+    if frozen.can_be_probed:
+        return scoring_features(frozen, task, dev).values[np.searchsorted(dev, rows)]
+    return clean_features(frozen, task, rows)
 
 
 def check_views(
@@ -125,7 +144,7 @@ def check_views(
 
 
 def check_batch(config: TrialConfig, task: Task, rows: Rows, setup: Setup) -> BatchCheck:
-    """Train on one batch until it is known by heart, at most 60 steps and half a minute."""
+    """Train on one batch until it is known by heart, at most 60 steps and ten seconds."""
     recipe = replace(config.training, epochs=_STEPS, label_smoothing=0.0, weight_decay=0.0, drop_path=0.0)
     network = Network(replace(config, freeze=0.0, recipe=recipe), task.classes, task.seed, setup)
     generator = np.random.default_rng(derive_seed(task.seed, "check", "batch"))

@@ -109,21 +109,11 @@ class TrainWorker:
         """Fit a configuration on all dev rows and keep its trained tensors in the study."""
         samples, task = open_work(spec)
         began = time.perf_counter()
-        head = self._head_on_all(spec, config, samples, task)
-        network = self._network_of(spec, config, task.classes)
         if config.is_probe:
-            if head is None:
-                raise ValueError(f"{config.backbone} cannot be probed")
-            network.put_head(head)
+            network = self._network_of(spec, config, task.classes)
+            network.put_head(refitted_head(task, samples.dev, network))
         else:
-            recipe = config.training
-            inputs = open_inputs(recipe, network, task, samples.dev)
-            learner = network.learner(recipe.batch_size)
-            if head is not None:
-                network.put_head(head)
-            fit = Fit(recipe, task, samples.dev, REFIT, learner, inputs)
-            for epoch in range(recipe.epochs):
-                fit.train_epoch(epoch)
+            network = self._fitted(spec, config, samples, task)
         depot = depot_of(spec)
         with depot.publishing(depot.paths.refit(config.trial_id)):
             write_refit(
@@ -199,9 +189,22 @@ class TrainWorker:
         _keep_heads(spec, probe, run, samples)
         return dict(run.heads)
 
+    def _fitted(self, spec: WorkerSpec, config: TrialConfig, samples: Samples, task: Task) -> Network:
+        """Return a fine-tune's network, fitted on all dev rows from the head that was solved on all of them."""
+        head, recipe = self._head_on_all(spec, config, samples, task), config.training
+        network = self._network_of(spec, config, task.classes)
+        inputs = open_inputs(recipe, network, task, samples.dev)
+        learner = network.learner(recipe.batch_size)
+        if head is not None:
+            network.put_head(head)
+        fit = Fit(recipe, task, samples.dev, REFIT, learner, inputs)
+        for epoch in range(recipe.epochs):
+            fit.train_epoch(epoch)
+        return network
+
     def _head_on_all(self, spec: WorkerSpec, config: TrialConfig, samples: Samples, task: Task) -> LinearHead | None:
-        """Return the head solved on all dev rows: a probe's refit, and that with which a fine-tune's refit begins."""
-        if spec.weights_file(config.backbone) is None and not config.is_probe:
+        """Return the head solved on all dev rows with which a refit begins; None where `_fold_heads` has none."""
+        if spec.weights_file(config.backbone) is None:
             return None
         network = self._network_of(spec, probe_config(config.backbone, config.resolution), task.classes)
         return refitted_head(task, samples.dev, network) if network.can_be_probed else None
