@@ -1,29 +1,27 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 
-from spine_ray.climb.known import Known
+from spine_ray.climb.known import ANSWER_SECONDS
 from spine_ray.climb.plan import GPU_TERA_MACS, _costs_on, check_shape
-from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.rehearsal import COSTS_ARE_OFF, Rehearsal
-from spine_ray.climb.request import SearchRequest, StoppedByGate
+from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.tiers import Climb
-from spine_ray.core.backbone import facts, family_of
-from spine_ray.core.weights import RANDOM
-from spine_ray.data.samples import Samples
+from spine_ray.core.backbone import facts
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.gates import Verdict
 from spine_ray.sampling.simulation import VirtualClock
+from spine_ray.space.config import probe_config
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.study.events import EpochDone
 from spine_ray.study.tables import Cost
 from spine_ray.study.trials import trials_from_events
 from spine_ray.workers.request import WorkerRequest
+from tests.support.climbs import climb_known, fine_tune_cost
 
 ROWS, FOLDS, EPOCHS = 90, 3, 2
 BACKBONES = ("test_resnet", "test_vit")
@@ -40,11 +38,7 @@ def space(reduction: int = 1) -> Space:
 
 
 def cost(backbone: str) -> Cost:
-    return Cost(
-        backbone=backbone, resolution=32, freeze=0.0, device="cpu", arithmetic="float32 contiguous",
-        train_images_s=60.0, infer_images_s=30.0, score_images_s=30.0, prefix_images_s=None,
-        activation_mb=None, peak_mb=500.0, macs=10**6, prefix_macs=0, prefix_params=0,
-    )  # fmt: skip
+    return fine_tune_cost(backbone, macs=10**6)
 
 
 SECONDS = EPOCHS * FOLDS * (60 / 60.0 + 30 / 30.0)
@@ -68,27 +62,19 @@ def rehearse(
     workers: int = 1,
     budget: float | None = None,
     reduction: int = 1,
+    is_pretrained: bool = False,
+    costs: Sequence[Cost] = tuple(map(cost, BACKBONES)),
 ) -> tuple[Rehearsal, float]:
-    dev = np.arange(ROWS) % FOLDS
-    samples = Samples(
-        sample_ids=tuple(f"{row:016x}" for row in range(ROWS)), paths=tuple(map(str, range(ROWS))),
-        labels=(np.arange(ROWS) % 2).astype(np.int64), classes=("a", "b"), groups=np.arange(ROWS),
-        splits=("dev",) * ROWS, folds=dev.astype(np.int8),
-    )  # fmt: skip
     where = space(reduction)
-    prepared = Prepared(
-        spaces=(where,), weights=RANDOM, facts=known_facts, families={each: family_of(each) for each in BACKBONES}
-    )
-    request = SearchRequest(
-        spaces=(where,), sets=(), data=None, study=Path("study"), budget_s=budget, weights="random", seed=0,
-        workers=None, address=None, tracking=None, open_test=False, resume=False, finish=False, force=False, update=(),
-        plan=True, on=None, began=START, command="",
+    known = climb_known(
+        where, ROWS, is_pretrained=is_pretrained, facts=known_facts, costs=costs, budget_s=budget, plan=True,
+        began=START,
     )  # fmt: skip
-    costs = {cost(backbone).key: cost(backbone) for backbone in BACKBONES}
-    known = Known(request=request, samples=samples, prepared=prepared, events=[], costs=costs)
     told = cast("Iterator[Verdict]", iter(verdicts))
-    rehearsal = Rehearsal(known, VirtualClock(START), workers, told, seed, has_control=True)
-    Climb(known, rehearsal, where, Budget(began=START, seconds=budget)).run()
+    rehearsal = Rehearsal(known, VirtualClock(START), workers, told, seed, has_control=not is_pretrained)
+    climb = Climb(known, rehearsal, where, Budget(began=START, seconds=budget))
+    climb.probe()
+    climb.fine_tune()
     return rehearsal, rehearsal.now() - START
 
 
@@ -131,15 +117,21 @@ def test_within_a_budget_nothing_trains_after_its_training_time(
         epochs = [event.seconds for event in rehearsal.known.events if isinstance(event, EpochDone)]
         longest = max(epochs, default=0.0)
         # Beyond it: the check before training, which no budget leaves out, and a tier's own start and end, twice.
-        assert seconds <= max(0.8 * budget, CHECK_SECONDS) + longest + 12.0
+        assert seconds <= max(budget - ANSWER_SECONDS, CHECK_SECONDS) + longest + 12.0
 
 
-def test_a_budget_that_holds_no_whole_trial_shortens_all_of_them(known_facts: dict[tuple[str, int], Any]) -> None:
-    budget = (CHECK_SECONDS + 0.95 * 1.15 * SECONDS) / 0.8  # room for most of a trial behind the slowest check
+@pytest.mark.parametrize("share", [0.75, 0.95])
+def test_a_budget_that_holds_no_whole_trial_shortens_all_of_them(
+    known_facts: dict[tuple[str, int], Any], share: float
+) -> None:
+    slow = [replace(cost(each), train_images_s=0.6, infer_images_s=3000.0, score_images_s=3000.0) for each in BACKBONES]
+    whole = 1.25 * 1.15 * EPOCHS * FOLDS * 60 / 0.6  # of a trial and its refit
+    check = 30.0 * COSTS_ARE_OFF[1] + 1.0
+    budget = check + share * whole + ANSWER_SECONDS
     for seed in range(10):
-        rehearsal, _ = rehearse(known_facts, ("climb",), seed=seed, budget=budget)
-        epochs = {trial.config.recipe.epochs for trial in rehearsal.known.trials.values()}
-        assert epochs <= {1, 2}, seed
+        rehearsal, _ = rehearse(known_facts, ("climb",), seed=seed, budget=budget, costs=slow)
+        epochs = {trial.config.training.epochs for trial in rehearsal.known.trials.values()}
+        assert epochs == {1}, seed
         assert any(trial.is_completed for trial in rehearsal.known.trials.values()), seed
 
 
@@ -186,14 +178,30 @@ def test_effort_counts_what_is_trained_in_every_fold_and_what_is_frozen_once(
     macs = known_facts[done.backbone, 32].macs
     # Two epochs, three folds: two thirds of the rows trained (3 passes), a third scored, in each; 14 passes a row.
     assert known.effort(done) == EPOCHS * (3 * (FOLDS - 1) + 1) * macs
-    half, head = replace(done, freeze=0.5), replace(done, freeze=1.0)
+    half, most = replace(done, freeze=0.5), replace(done, freeze=0.9)
     assert known.effort(half) == pytest.approx(0.5 * known.effort(done) + 0.5 * (EPOCHS + 1) * macs)
-    assert known.effort(head) == pytest.approx((EPOCHS + 1) * macs)
+    assert known.effort(most) == pytest.approx(0.1 * known.effort(done) + 0.9 * (EPOCHS + 1) * macs)
     kept = trials_from_events(known.events)[done.trial_id]
     assert kept.ended is not None
     known.events += [
-        replace(kept.started, trial_id=head.trial_id, config=head),
-        replace(kept.ended, trial_id=head.trial_id),
+        replace(kept.started, trial_id=most.trial_id, config=most),
+        replace(kept.ended, trial_id=most.trial_id),
     ]
-    assert known.effort(head) == pytest.approx(macs)  # its activations are there
+    assert known.effort(most) == pytest.approx(0.1 * known.effort(done) + 0.9 * macs)  # its activations are there
     assert known.effort(half) == pytest.approx(0.5 * known.effort(done) + 0.5 * (EPOCHS + 1) * macs)
+    assert known.effort(probe_config(done.backbone, 32)) == macs  # every row is passed once
+
+
+def test_probes_take_a_pass_of_all_rows_and_the_first_gate_is_asked_before_anything_is_fine_tuned(
+    known_facts: dict[tuple[str, int], Any],
+) -> None:
+    for seed in range(5):
+        rehearsal, _ = rehearse(known_facts, ("climb",), seed=seed, is_pretrained=True)
+        probes = [trial for trial in rehearsal.known.trials.values() if trial.config.is_probe]
+        assert [trial.config.backbone for trial in probes] == list(BACKBONES)
+        # 90 rows at 30 images/s for as much arithmetic as was measured, and two seconds to build the backbone.
+        expected = 1.15 * (3.0 * known_facts[BACKBONES[0], 32].macs / 1e6 + 2.0)
+        assert COSTS_ARE_OFF[0] * expected <= probes[0].seconds <= COSTS_ARE_OFF[1] * expected
+        assert {name: effort.trials for name, effort in rehearsal.tiers.items()} == {"light": 4, "mid": 4}
+    with pytest.raises(StoppedByGate):
+        rehearse(known_facts, ("stop",), is_pretrained=True)

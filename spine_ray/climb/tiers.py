@@ -57,7 +57,9 @@ class Climb:
         Raises:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
-        if not any(tier.trained_freezes and self._fits(tier) for tier in self.space.tiers):
+        trained = [tier for tier in self.space.tiers if tier.trained_freezes]
+        has_answer = bool(self.known.probes_of_tier(self.space.tiers[0]))  # without one a shortened trial is better
+        if not trained or (has_answer and not any(map(self._fits, trained))):
             return
         self.runner.check(sorted(self.known.starts(self.space.tiers[0]), key=self.known.macs))
         replace(self, space=self._affordable())._climb()
