@@ -209,12 +209,13 @@ class Known:
 
     def refit_seconds(self, configs: Sequence[TrialConfig], workers: int) -> float:
         """Return the predicted wall time of fitting members once more and scoring them on the test split, s."""
+        fitting = self.forecast().refit_seconds(configs, workers)  # first: it folds in what probes tell of costs
         scoring = [
             len(self.samples.test) / cost.infer_images_s
             for config in configs
             if (cost := self.costs.get(cost_key(config))) is not None
         ]
-        return self.forecast().refit_seconds(configs, workers) + side_by_side(scoring, workers)
+        return fitting + side_by_side(scoring, workers)
 
     def reserve(self, workers: int) -> float:
         """Return how many seconds to keep from now on for the way from the last trial to the answer."""
