@@ -79,3 +79,17 @@ def test_the_flags_of_search_are_a_promise() -> None:
 def test_a_budget_that_is_none_is_refused(budget: str) -> None:
     with pytest.raises(ValueError, match=r"budget|duration|time"):
         request_of(["--space", "smoke", f"--budget={budget}"], open_source(None))
+
+
+def test_finish_trains_nothing_so_it_goes_without_what_would() -> None:
+    assert request_of(["--space", "smoke", "--finish"], open_source(None)).finish
+    assert not request_of(["--space", "smoke"], open_source(None)).finish
+    for words in (["--plan"], ["--update", "resnet"]):
+        with pytest.raises(ValueError, match=f"--finish trains nothing, so it goes without {words[0]}"):
+            request_of(["--space", "smoke", "--finish", *words], open_source(None))
+
+
+def test_the_sample_takes_a_space_of_probes_alone_at_its_own_size() -> None:
+    space = request_of(["--space", "ladder", "--set", "freeze=1.0"], open_source(None)).spaces[0]
+    assert {tier.resolutions for tier in space.tiers} == {(32,)}
+    assert {tier.trained_freezes for tier in space.tiers} == {()}

@@ -5,7 +5,7 @@ import pytest
 from safetensors import safe_open
 
 from spine_ray.study.paths import StudyPaths
-from spine_ray.study.shipped import check_refit, is_fitted, read_refit, write_refit
+from spine_ray.study.shipped import check_refit, is_fitted, read_heads, read_refit, write_heads, write_refit
 
 ARRAYS = {
     "head.weight": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
@@ -75,3 +75,47 @@ def test_a_changed_byte_is_found_by_the_checksum(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the weights in .*b.refit\.safetensors cannot be read"):
         read_refit(StudyPaths(tmp_path), "b")
+
+
+HEADS = {
+    fold: (
+        np.random.default_rng(fold).normal(size=(3, 4)).astype(np.float32),
+        np.full(3, fold, np.float32),
+    )
+    for fold in range(11)
+}
+
+
+def test_the_heads_of_a_probe_come_back_bit_for_bit_by_fold(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    write_heads(paths, "p", HEADS, frozen_hash="f" * 64, data_version="rows")
+    assert paths.probe_heads("p") == tmp_path / "probes" / "p.safetensors"
+    found = read_heads(paths, "p", frozen_hash="f" * 64, data_version="rows")
+    assert list(found) == list(HEADS)
+    for fold, head in HEADS.items():
+        for kept, written in zip(found[fold], head, strict=True):
+            assert kept.dtype == np.float32
+            np.testing.assert_array_equal(kept, written)
+
+
+def test_heads_of_other_rows_or_another_backbone_or_none_are_none(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    assert read_heads(paths, "p", frozen_hash="f", data_version="rows") == {}
+    write_heads(paths, "p", HEADS, frozen_hash="f", data_version="rows")
+    assert read_heads(paths, "p", frozen_hash="f", data_version="more rows") == {}
+    assert read_heads(paths, "p", frozen_hash="g", data_version="rows") == {}
+    assert len(read_heads(paths, "p", frozen_hash="f", data_version="rows")) == len(HEADS)
+
+
+@pytest.mark.parametrize("kept", [0, 4, -6])
+def test_damaged_heads_are_none_and_are_written_anew(tmp_path: Path, kept: int) -> None:
+    paths = StudyPaths(tmp_path)
+    write_heads(paths, "p", HEADS, frozen_hash="f", data_version="rows")
+    whole = paths.probe_heads("p").read_bytes()
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1
+    for content in (whole[:kept], bytes(flipped)):
+        paths.probe_heads("p").write_bytes(content)
+        assert read_heads(paths, "p", frozen_hash="f", data_version="rows") == {}
+    write_heads(paths, "p", HEADS, frozen_hash="f", data_version="rows")
+    assert len(read_heads(paths, "p", frozen_hash="f", data_version="rows")) == len(HEADS)
