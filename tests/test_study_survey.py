@@ -31,7 +31,10 @@ tiers:
   light: {backbone: [test_efficientnet], trials: 1}
   mid: {backbone: [test_resnet], trials: 1, gate: always}
 """
-WORDS = ("--space", "space.yaml", "--data", "pictures", "--study", "study", "--workers", "0")
+WORDS = (
+    *("--space", "space.yaml", "--data", "pictures", "--study", "study", "--workers", "0"),
+    *("--set", "tiers.light.freeze=[0.0, 1.0]"),  # whose probe is asked for, so that there is one of random weights
+)
 CUTS: dict[str, Callable[[bytes], bytes]] = {
     "nothing": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],
@@ -105,7 +108,7 @@ def is_whole_without(path: Path, how: str) -> bool:
 def test_the_table_names_every_file_of_a_study(finished: Path) -> None:
     paths = StudyPaths(finished / "study")
     found = {path.relative_to(paths.root).as_posix() for path in paths.root.rglob("*") if path.is_file()}
-    others = {name for name in found if name.split("/")[0] in ("ray", "copies", "oof", "weights", "mlruns")}
+    others = {name for name in found if name.split("/")[0] in ("ray", "copies", "oof", "probes", "weights", "mlruns")}
     assert found - others == {*TWICE, *AGAIN, "study.lock", "study.fence", "study.holder"}
     assert survey(paths).lines == ()
 
@@ -133,7 +136,7 @@ def test_a_study_with_a_file_cut_short_is_mended_and_says_so(paths: StudyPaths, 
     assert set(before) - kept == ({path.stem} if name == "oof" else set())
     assert read_record(paths.root).seed == 0
     assert read_samples(paths.samples)
-    assert len(read_costs(paths)) == 2
+    assert len(read_costs(paths)) == 3, "of two fine-tunes and a probe"
 
 
 @pytest.mark.parametrize("how", CUTS)
@@ -197,9 +200,21 @@ def test_a_file_and_its_copy_both_lost_cost_only_what_they_held(
     if name in ("ensemble.json", "history.json"):
         assert code == 0
         assert json.loads(paths.ensemble.read_text())["members"]
+    elif name == "ledger.jsonl":  # half of which is all of the probe, and no other end of a trial
+        assert code == 0
+        assert ["-probe-" in each["trial_id"] for each in json.loads(paths.ensemble.read_text())["members"]] == [True]
     else:
         assert code == 2
         assert told[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("how", CUTS)
+@pytest.mark.timeout(300)
+def test_solved_heads_cut_short_cost_nothing_for_they_are_solved_again(paths: StudyPaths, how: str) -> None:
+    (probe,) = [trial_id for trial_id, trial in trials(paths).items() if trial.config.is_probe]
+    cut(paths.probe_heads(probe), how)
+    assert mend(paths) == ()
+    assert trials(paths)[probe].is_completed
 
 
 @pytest.mark.timeout(300)
