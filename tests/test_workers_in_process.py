@@ -65,8 +65,8 @@ def test_a_breakpoint_in_a_training_step_stops_there_and_leaving_the_debugger_le
 ) -> None:
     """The first epoch of a trial: `TrialRun` has trained none before it."""
     module = ROOT / "spine_ray" / "core" / "trial.py"
-    line = 1 + next(n for n, text in enumerate(module.read_text().splitlines()) if "turn.epoch == 0" in text)
-    script = [f"b {module}:{line}", "c", "p 'here', self._config.backbone, self._turn", "q"]
+    line = 1 + next(n for n, text in enumerate(module.read_text().splitlines()) if "epoch == 0 or" in text)
+    script = [f"b {module}:{line}", "c", "p 'here', self._network.backbone, self._turn", "q"]
     command = [sys.executable, "-m", "pdb", *(word for each in script for word in ("-c", each))]
     done = subprocess.run(
         [*command, "-m", "spine_ray.search", *WORDS, "--study", "debugged", "--workers", "0"],

@@ -210,11 +210,11 @@ def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: TierStudy
 def _fitted_here(study: TierStudy, config: TrialConfig, rows: np.ndarray) -> np.ndarray:
     """The same fit in this process, scored without leaving it."""
     samples, task = open_work(study.spec)
-    network = Network(config, task.classes, task.seed, setup_of(study.spec, config.backbone))
-    learner = network.learner(config.recipe.batch_size)
-    inputs = open_inputs(config.recipe, network, task, samples.dev)
-    fit = Fit(config.recipe, task, samples.dev, REFIT, learner, inputs)
-    for epoch in range(config.recipe.epochs):
+    network = Network(config, task.classes, task.seed, setup_of(study.spec, config))
+    learner = network.learner(config.training.batch_size)
+    inputs = open_inputs(config.training, network, task, samples.dev)
+    fit = Fit(config.training, task, samples.dev, REFIT, learner, inputs)
+    for epoch in range(config.training.epochs):
         fit.train_epoch(epoch)
     return fit.logits(rows)
 

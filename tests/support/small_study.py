@@ -29,6 +29,7 @@ from spine_ray.workers.trial_steps import TrialRequest
 from spine_ray.workers.worker import TrainWorker
 
 ROWS = 240
+FOLDS = 2
 
 
 def make_study(folder: Path, configs: list[TrialConfig]) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def make_study(folder: Path, configs: list[TrialConfig]) -> dict[str, Any]:
     source = _write_pictures(folder / "all")
     paths = StudyPaths(folder / "study")
     paths.root.mkdir()
-    samples = build_samples(inspect_source(source), folds=2, test_share=0.3, seed=0)
+    samples = build_samples(inspect_source(source), folds=FOLDS, test_share=0.3, seed=0)
     write_samples(paths.samples, samples)
     samples = read_samples(paths.samples)
     record = StudyRecord(
@@ -90,9 +91,10 @@ def _write_pictures(folder: Path) -> Any:
 def _train(worker: TrainWorker, spec: WorkerSpec, config: TrialConfig, paths: StudyPaths, version: str) -> None:
     known = facts(config.backbone, config.resolution, 10)
     started = TrialStarted(
-        trial_id=config.trial_id, tier="light", config=config, family=family_of(config.backbone), is_start=not config.is_probe,
-        total_steps=1 if config.is_probe else 2 * config.training.epochs, params=known.params, macs=known.macs, weights_source="random",
-        licence="unknown", data_version=version, time=0.0,
+        trial_id=config.trial_id, tier="light", config=config, family=family_of(config.backbone),
+        is_start=not config.is_probe, total_steps=1 if config.is_probe else FOLDS * config.training.epochs,
+        params=known.params, macs=known.macs, weights_source="random", licence="unknown", data_version=version,
+        time=0.0,
     )  # fmt: skip
     append_event(paths.ledger, started)
     request = TrialRequest(started=started, is_control=False, report_from=1, hang_timeout=60.0)

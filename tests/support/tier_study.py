@@ -94,8 +94,8 @@ def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
     known = facts(config.backbone, config.resolution, len(CLASSES))
     return TrialStarted(
         trial_id=config.trial_id, tier=TIER.name, config=config, family=family_of(config.backbone), is_start=is_start,
-        total_steps=EPOCHS * FOLDS, params=known.params, macs=known.macs, weights_source="random",
-        licence="unknown", data_version="rows", time=time.time(),
+        total_steps=1 if config.is_probe else EPOCHS * FOLDS, params=known.params, macs=known.macs,
+        weights_source="random", licence="unknown", data_version="rows", time=time.time(),
     )  # fmt: skip
 
 
