@@ -1,9 +1,9 @@
-"""What real trials looked like, small enough to keep: the losses and seconds of every epoch, and what was measured.
+"""What real fine-tunes looked like, small enough to keep: losses and seconds of every epoch, and what was measured.
 
     python -m spine_ray.search --space smoke --study studies/smoke
     python -m benchmarks.curves studies/smoke --out benchmarks/curves.json
 
-Only completed trials are kept, because one that was stopped does not say how it would have gone on. `benchmarks.scale`
+Only completed ones are kept, because one that was stopped does not say how it would have gone on. `benchmarks.scale`
 draws its trials from them.
 """
 
@@ -35,7 +35,7 @@ LUCK, UNEVEN = 0.05, 0.1
 
 @dataclass(frozen=True)
 class Curve:
-    """A completed trial, epoch by epoch."""
+    """A completed fine-tune, epoch by epoch."""
 
     config: TrialConfig
     turns: tuple[tuple[float, ...], ...]
@@ -92,7 +92,7 @@ def read_curves(file: Path = KEPT) -> Curves:
 
 
 def gather(studies: Sequence[Path]) -> Curves:
-    """Return the curves of the completed trials of some studies of one device, and its costs."""
+    """Return the curves of the completed fine-tunes of some studies of one device, and what fine-tunes cost there."""
     trials: dict[str, Trial] = {}
     costs: dict[tuple[str, int, float], Cost] = {}
     for study in studies:
@@ -102,9 +102,9 @@ def gather(studies: Sequence[Path]) -> Curves:
     curves = [
         Curve(trial.config, tuple(tuple(_short(getattr(epoch, name)) for name in TURNS) for epoch in trial.epochs))
         for trial in trials.values()
-        if trial.is_completed
+        if trial.is_completed and not trial.config.is_probe
     ]
-    return Curves(tuple(curves), tuple(costs.values()))
+    return Curves(tuple(curves), tuple(cost for cost in costs.values() if cost.freeze < 1.0))
 
 
 def keep(curves: Curves, file: Path) -> None:
@@ -132,7 +132,9 @@ def main() -> None:
         keep(gather(given.studies or [folder]), out)
         kept = read_curves(out)
     epochs = sum(len(curve.turns) for curve in kept.curves)
-    print_result({"completed_trials": len(kept.curves), "epochs": epochs, "costs": len(kept.costs), "file": str(out)})
+    print_result(
+        {"completed_fine_tunes": len(kept.curves), "epochs": epochs, "costs": len(kept.costs), "file": str(out)}
+    )
 
 
 if __name__ == "__main__":

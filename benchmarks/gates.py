@@ -25,11 +25,13 @@ from benchmarks.grid_store import Grid, read_grid
 from benchmarks.grid_tiny import trained_tiny_grid
 from benchmarks.replay import Archive, Replay, fresh_rows, replay
 from benchmarks.results import parse_words, print_result, say
+from spine_ray.climb.decisions import of_stage
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ladder.evidence import Evidence
 from spine_ray.ladder.gates import GateDecision
 from spine_ray.space.load import load_space
+from spine_ray.study.trials import Trial
 
 ROWS = 1500
 """Rows of a sample, where the grid has so many fresh ones."""
@@ -72,16 +74,20 @@ def judge(played: Replay) -> list[Judged]:
     for decision, evidence in played.decisions:
         if decision.gate == "plateau":
             place = names.index(decision.after)
-            best = [true_loss_of_best(played, evidence, some) for some in (names[:place], names[place : place + 1])]
+            stage, sides = decision.numbers["stage"], (names[:place], names[place : place + 1])
+            best = [true_loss_of_best(played, evidence, of_stage(_trials(evidence, side), stage)) for side in sides]
             judged.append(_judged(decision, best[0] - best[1], space.min_effect))
     return judged
 
 
-def true_loss_of_best(played: Replay, evidence: Evidence, tiers: Sequence[str]) -> float:
-    """Return what the trial that is best on the sample truly loses, of all trials of some tiers."""
+def _trials(evidence: Evidence, tiers: Sequence[str]) -> list[Trial]:
+    return [trial for trial in evidence.trials if trial.started.tier in tiers]
+
+
+def true_loss_of_best(played: Replay, evidence: Evidence, trials: Sequence[Trial]) -> float:
+    """Return what the trial that is best on the sample truly loses, of some trials."""
     grid = played.archive.grid
-    here = [place for place, trial in enumerate(evidence.trials) if trial.started.tier in tiers]
-    best = evidence.best(here)
+    best = evidence.best(evidence.places(trials))
     heat = fit_temperature(evidence.logits[best], evidence.labels)
     of_folds = grid.fresh[played.archive.places[evidence.trials[best].trial_id]]
     return fmean(_loss(logits, heat, grid) for logits in of_folds)

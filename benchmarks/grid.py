@@ -1,12 +1,12 @@
 """Train every configuration of a small space once and store all of it, so that searches can be replayed from it.
 
-    python -m benchmarks.grid --set glyphs --out grids                  # about 9 minutes on two free cores
+    python -m benchmarks.grid --set glyphs --out grids                  # less than 9 minutes on two free cores
     python -m benchmarks.grid --set glyphs --out grids --data-only      # only the table that `--data` takes
 
-The configurations are those of `benchmarks/spaces/grid.yaml`, so that a real search on the same table finds the same
-trial ids. Each is trained over all folds to its last epoch as a search trains it, activations kept where they are
-frozen, and each fold's model scores fresh rows outside the timed part. An interrupted run goes on where it was. What is
-where, and the reader: `benchmarks/grid_store.py`.
+The configurations are those of `benchmarks/spaces/grid.yaml` and the probes of its backbones, so that a real search on
+the same table finds the same trial ids. Each is trained over all folds to its last epoch as a search trains it, every
+fold from its own solved head, activations kept where they are frozen, and each fold's model scores fresh rows outside
+the timed part. An interrupted run goes on where it was. What is where, and the reader: `benchmarks/grid_store.py`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from spine_ray.data.inspection import inspect_source
 from spine_ray.data.sources import open_source
 from spine_ray.space.arithmetic import FLOAT32, Arithmetic, parse_arithmetic
 from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import build_config, searched_fields
+from spine_ray.space.configs import build_config, probe_configs, searched_fields
 from spine_ray.space.fields import Choice
 from spine_ray.space.load import load_space
 from spine_ray.space.schema import Space, TierSpace
@@ -58,13 +58,14 @@ class GridSet:
 
 
 def groups_of(space: Space) -> tuple[Group, ...]:
-    """Return every point of a space, in the order of its tiers.
+    """Return the probes and every point of a space, in the order of its tiers.
 
     Raises:
         ValueError: If it searches anything but the rate, or the rate not from a list.
     """
-    found = []
+    found: list[Group] = []
     for tier in space.tiers:
+        found += [Group(tier=tier.name, configs=(probe,)) for probe in probe_configs(tier, "pretrained")]
         for backbone, resolution, freeze in itertools.product(tier.backbones, tier.resolutions, tier.trained_freezes):
             configs = tuple(_point(tier, backbone, resolution, freeze, rate) for rate in _rates(tier))
             found.append(Group(tier=tier.name, configs=configs))
@@ -157,22 +158,23 @@ def fastest(config: TrialConfig, classes: int) -> Arithmetic:
 
 
 def train_grid(grid: GridSet, processes: int) -> None:
-    """Train what is missing of a grid, whole groups a process, the longest first."""
+    """Train what is missing of a grid, whole groups a process: the probes, then the fine-tunes, the longest first."""
     pixels = prepare(grid)
     groups = groups_of(grid.space)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         arithmetic = known_arithmetic(grid)
         if not arithmetic:
             classes = len(read_samples(grid.folder / "samples.parquet").classes)
-            firsts = {group.key[0]: group.configs[0] for group in reversed(groups)}
+            firsts = {group.key[0]: group.configs[0] for group in reversed(groups) if not group.is_probe}
             found = pool.map(fastest, firsts.values(), [classes] * len(firsts))
             arithmetic = dict(zip(firsts, found, strict=True))
             write_head(grid, arithmetic)
         order = order_of(grid, pixels, arithmetic)
         ranked = sorted(groups, key=lambda group: (group.key[2], -group.key[1]))
-        futures = [pool.submit(train_group, order, group) for group in ranked]
-        for future in as_completed(futures):
-            say(future.result())
+        for is_probe in (True, False):  # a fine-tune before its probe would find the features that the probe pays for
+            mine = [group for group in ranked if group.is_probe == is_probe]
+            for future in as_completed([pool.submit(train_group, order, group) for group in mine]):
+                say(future.result())
 
 
 def order_of(grid: GridSet, pixels: Path, arithmetic: Mapping[str, Arithmetic]) -> Order:
@@ -191,7 +193,7 @@ def summary(grid: Grid) -> list[dict[str, object]]:
         lines.append({
             "tier": tier,
             "best": grid.configs[best].trial_id,
-            "lr": grid.configs[best].training.lr,
+            "lr": None if grid.configs[best].is_probe else grid.configs[best].training.lr,
             "oof_log_loss": round(float(grid.oof_losses[best]), 4),
             "fresh_log_loss": round(float(fresh[best]), 4),
             "least_log_loss": round(grid.least_loss, 4),

@@ -18,6 +18,6 @@ def seconds_of_looks(grid: GridSet) -> float:
         start = start_configs(grid.space.tiers[0], "pretrained")[0]
         samples, task = open_task(order.folder, order.pixels)
         began = time.process_time()
-        check_training(start, task, samples.folds, order.setup(start.backbone, cache_budget() // ROOM))
+        check_training(start, task, samples.folds, order.setup(start, cache_budget() // ROOM))
         replace_json(path, {"seconds": time.process_time() - began})
     return float(read_json(path)["seconds"])

@@ -33,20 +33,20 @@ NONE = Seconds(0.0, 0.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One epoch of one fold, or of all folds at once."""
+    """One epoch of one fold, or a whole probe."""
 
     record: EpochRecord
     """Its `seconds` are wall, training and scoring the held-out rows."""
     cpu: float
     """Seconds of the process's CPU in all of it."""
     prefix: Seconds
-    """Of these, spent in the frozen prefix: what a warm cache saves, but for the writing."""
+    """Of these, spent in the frozen prefix (of a probe: the backbone): what a warm cache saves, but for the writing."""
     prefix_images: int
-    """Pictures that went through the prefix; 0 where all activations were found in the cache."""
+    """Pictures that went through it; 0 where a fine-tune found all activations in the cache."""
 
     @property
     def train_s(self) -> float:
-        """Wall seconds of training."""
+        """Wall seconds of training, not of a probe's."""
         return self.record.train_images / self.record.train_images_s
 
     @property
@@ -83,7 +83,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plain:
-    """One epoch of fold 0 as a user without a cache would run it: whole pictures through the whole model."""
+    """One epoch, or the head, of fold 0 as a user without a cache has it: whole pictures through the whole model."""
 
     train: Seconds
     score: Seconds
@@ -170,7 +170,7 @@ class Grid:
         """Return what a configuration takes without a cache: every epoch of every fold, held-out rows scored once."""
         config, cost = self.configs[place], self.plain[key_of(self.configs[place])]
         folds = self.samples.num_folds
-        epochs = folds * config.training.epochs
+        epochs = folds * (1 if config.is_probe else config.training.epochs)
         wall = epochs * cost.train.wall + folds * cost.score.wall
         return Seconds(wall, epochs * cost.train.cpu + folds * cost.score.cpu)
 

@@ -2,11 +2,11 @@
 
     python -m benchmarks.quality_per_cost --grid grids/digits --grid grids/glyphs --grid grids/lattices
 
-The grid (`benchmarks/grid.py`: every backbone x resolution x freeze depth x rate, all folds, no early stop) was trained
-once; its answer is the ensemble that the same selector chooses from all of it. The search is replayed from it over many
-seeds. Both answers are judged on fresh rows that nobody chose on. Device seconds are the CPU seconds of the one thread
-that trained and scored when the grid was made, so that other load does not count: `plain` without a cache, as a sweep
-by hand runs, `cached` with the activations shared.
+The grid (`benchmarks/grid.py`: every probe, every backbone x resolution x freeze depth x rate, all folds, no early
+stop) was trained once; its answer is the ensemble that the same selector chooses from all of it. The search is replayed
+from it over many seeds. Both answers are judged on fresh rows that nobody chose on. Device seconds are the CPU seconds
+of the one thread that trained and scored when the grid was made, so that other load does not count: `plain` without a
+cache, as a sweep by hand runs, `cached` with the activations shared.
 """
 
 import argparse
@@ -178,8 +178,7 @@ def _share_uncached(archive: Archive, altered: Archive) -> float:
     plain = cached = 0.0
     for trial in played.known.trials.values():
         place = archive.places[trial.trial_id]
-        whole = grid.configs[place].training.epochs * grid.samples.num_folds
-        share = (trial.epochs[-1].step if trial.epochs else 0) / whole
+        share = (trial.epochs[-1].step if trial.epochs else 0) / trial.started.total_steps
         plain += grid.plain_seconds(place).cpu * share
         cached += trial.seconds
     return round(plain / cached, 2)

@@ -20,6 +20,7 @@ from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
 from spine_ray.climb.tiers import Climb
 from spine_ray.core.backbone import facts
+from spine_ray.core.epoch_record import ALL_FOLDS
 from spine_ray.core.weights import weights_from_folder
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import Budget
@@ -62,9 +63,11 @@ class Archive:
 
     @cached_property
     def costs(self) -> dict[tuple[str, int, float], Cost]:
-        """What a probe would have said of every configuration."""
+        """What would have been measured of every fine-tune; the probes tell of their own costs as they end."""
         found = {}
         for place, config in enumerate(self.grid.configs):
+            if config.is_probe:
+                continue
             steps = self.grid.curves[place].steps
             rate = float(np.median([step.record.train_images / step.train_s for step in steps]))
             passed = sum(self.prefixes[key_of(config)])
@@ -180,10 +183,14 @@ class Replay:
     def run(self, plan: TierPlan, question: str) -> None:
         """Play a tier."""
         if plan.control is not None:
-            epochs = self._script(plan.control)[: plan.control.training.epochs]
-            self.device_seconds += sum(epoch.seconds for epoch in epochs)
+            self.device_seconds += self._control_seconds(plan.control)
         self.has_control = True
         simulate_tier(plan, WORKERS, self.clock, self._script, self._happened)
+
+    def _control_seconds(self, config: TrialConfig) -> float:
+        """Return what the first fold of a trial takes; of a probe, which is one step, all of it."""
+        epochs = self._script(config)
+        return sum(epoch.seconds for epoch in epochs if epoch.fold in (ALL_FOLDS, 0))
 
     def decide(self, question: Question) -> GateDecision:
         """Decide on the logits of the trials that were completed, with the search's own gates."""
@@ -233,7 +240,7 @@ class Replay:
 
 
 def replay(archive: Archive, rows: Rows, seed: int, trials: int | None = None) -> Replay:
-    """Climb the archive's space from its first tier to the last gate's decision.
+    """Climb the archive's space: the probes of all tiers, then the fine-tunes from the first to the last gate.
 
     Args:
         archive: What every trial would do.
@@ -258,5 +265,7 @@ def replay(archive: Archive, rows: Rows, seed: int, trials: int | None = None) -
         costs=dict(archive.costs),
     )
     played = Replay(archive, known, rows, VirtualClock(0.0))
-    Climb(known, played, space, Budget(began=0.0, seconds=None)).fine_tune()
+    climb = Climb(known, played, space, Budget(began=0.0, seconds=None))
+    climb.probe()
+    climb.fine_tune()
     return played

@@ -74,7 +74,7 @@ class EveryFoldPlan(TierPlan):
 
     def rungs(self) -> Rungs:
         """Return rungs at which nobody was seen."""
-        return EveryFoldRungs(self.starts[0].recipe.epochs, self.reduction, folds=self.folds)
+        return EveryFoldRungs(self.starts[0].training.epochs, self.reduction, folds=self.folds)
 
 
 class StartsKeptRungs(Rungs):
@@ -92,7 +92,7 @@ class StartsKeptPlan(TierPlan):
 
     def rungs(self) -> Rungs:
         """Return rungs at which nobody was seen."""
-        return StartsKeptRungs(self.starts[0].recipe.epochs, self.reduction)
+        return StartsKeptRungs(self.starts[0].training.epochs, self.reduction)
 
 
 PLANS: dict[str, type[TierPlan]] = {
@@ -114,7 +114,7 @@ class Tier:
     @property
     def epochs(self) -> int:
         """Epochs of a fold."""
-        return start_configs(self.space, "pretrained")[0].recipe.epochs
+        return start_configs(self.space, "pretrained")[0].training.epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ def _drawn(config: TrialConfig, seed: int, folds: int, spreads: tuple[float, flo
     between, interaction = spreads
     quality = random.Random(derive_seed(seed, "backbone", config.backbone)).gauss(0.0, between)
     quality += luck.gauss(0.0, between)
-    drop, epochs, before = luck.gauss(DROP, UNEVEN_DROP), config.recipe.epochs, list[float]()
+    drop, epochs, before = luck.gauss(DROP, UNEVEN_DROP), config.training.epochs, list[float]()
     for fold in range(folds):
         level = quality + random.Random(derive_seed(seed, "fold", fold)).gauss(0.0, BETWEEN_FOLDS)
         level += luck.gauss(0.0, interaction)
@@ -202,11 +202,11 @@ def _drawn(config: TrialConfig, seed: int, folds: int, spreads: tuple[float, flo
 
 
 def _epoch(config: TrialConfig, step: int, loss: float) -> EpochDone:
-    epochs = config.recipe.epochs
+    epochs = config.training.epochs
     return EpochDone(
         trial_id=config.trial_id, step=step, fold=(step - 1) // epochs, epoch=(step - 1) % epochs + 1, train_loss=loss,
         log_loss=loss, accuracy=0.5, seconds=1.0, train_images=1, train_images_s=1.0, score_images_s=1.0, peak_mb=1.0,
-        views=epochs, micro_batch=config.recipe.batch_size, note="",
+        views=epochs, micro_batch=config.training.batch_size, note="",
     )  # fmt: skip
 
 
@@ -217,8 +217,8 @@ def _plan(tier: Tier, kind: type[TierPlan], seed: int) -> TierPlan:
     def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
         return TrialStarted(
             trial_id=config.trial_id, tier=space.name, config=config, family=config.backbone.rstrip("0123456789"),
-            is_start=is_start, total_steps=config.recipe.epochs * tier.folds, params=1, macs=1, weights_source="drawn",
-            licence="", data_version="", time=0.0,
+            is_start=is_start, total_steps=config.training.epochs * tier.folds, params=1, macs=1,
+            weights_source="drawn", licence="", data_version="", time=0.0,
         )  # fmt: skip
 
     return kind(

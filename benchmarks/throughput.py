@@ -64,7 +64,7 @@ class Mix:
     """What is trained, on what, and how often."""
 
     backbones: tuple[str, ...] = ("mobilenetv3_small_100", "resnet18", "vit_tiny_patch16_224")
-    freezes: tuple[float, ...] = (0.0, 0.75, 1.0)
+    freezes: tuple[float, ...] = (0.0, 0.75)
     rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     resolution: int = 96
     epochs: int = 3

@@ -7,15 +7,16 @@ from benchmarks import grid_training
 from benchmarks.grid import GridSet, groups_of, known_arithmetic, order_of, prepare, write_head
 from benchmarks.grid_sets import KINDS, least_loss, make_rows, mislabelled
 from benchmarks.grid_store import is_stored, read_grid, trial_file
-from benchmarks.grid_training import open_task, train_group
+from benchmarks.grid_training import open_task, solved_heads, train_group
 from spine_ray.core.network import Network
+from spine_ray.core.probe import ProbeRun
 from spine_ray.core.trial import TrialRun
 from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.configs import start_configs
 from spine_ray.space.load import load_space
 
 BACKBONE = "test_byobnet"
-FREEZES = (0.0, 1.0)
+FREEZES = (0.0, 0.75)
 SETS = (
     *(f"tiers.{tier}.backbone=[{BACKBONE}]" for tier in ("light", "mid", "heavy")),
     *("resolution=32", f"freeze={list(FREEZES)}", "recipe.epochs=2", "recipe.lr=[1e-3]"),
@@ -45,23 +46,28 @@ def stored(grid, order):
 
 def test_reader_has_a_place_for_every_configuration_and_row(stored):
     fresh = 1797 - DEV  # one copy of every scan that is held out
-    assert [config.freeze for config in stored.configs] == list(FREEZES)
-    assert stored.oof.shape == (2, DEV, 10)
-    assert stored.fresh.shape == (2, 3, fresh, 10)
+    assert [config.freeze for config in stored.configs] == [1.0, *FREEZES]  # the probe first
+    assert stored.oof.shape == (3, DEV, 10)
+    assert stored.fresh.shape == (3, 3, fresh, 10)
     assert np.isfinite(stored.oof).all() and np.isfinite(stored.fresh).all()
     assert stored.labels.shape == stored.folds.shape == (DEV,)
     assert stored.fresh_labels.shape == stored.fresh_groups.shape == (fresh,)
-    assert [len(curve.steps) for curve in stored.curves] == [2 * 3, 2]
-    assert stored.fresh_losses.shape == (2, 3)
-    assert all(stored.plain_seconds(place).wall > 0 for place in range(2))
+    assert [len(curve.steps) for curve in stored.curves] == [1, 2 * 3, 2 * 3]
+    assert stored.fresh_losses.shape == (3, 3)
+    assert all(stored.plain_seconds(place).wall > 0 for place in range(3))
 
 
-@pytest.mark.parametrize("place", range(len(FREEZES)))
+@pytest.mark.parametrize("place", range(1 + len(FREEZES)))
 def test_stored_oof_logits_are_those_of_a_trial(stored, order, place):
     config = stored.configs[place]
     samples, task = open_task(order.folder, order.pixels)
-    network = Network(config, task.classes, task.seed, order.setup(BACKBONE, 0))
-    run = TrialRun(config, task, samples.folds, network, samples.num_folds)
+    network = Network(config, task.classes, task.seed, order.setup(config, 0))
+    if config.is_probe:
+        run = ProbeRun(task, samples.folds, network, samples.num_folds)
+    else:
+        heads = solved_heads(order, config)
+        assert set(heads) == {0, 1, 2}
+        run = TrialRun(config, task, samples.folds, network, samples.num_folds, heads)
     while not run.is_done:
         record = run.next_epoch()
     np.testing.assert_array_equal(stored.oof[place], run.oof_logits()[samples.dev])
@@ -70,10 +76,12 @@ def test_stored_oof_logits_are_those_of_a_trial(stored, order, place):
 
 
 def test_only_a_cold_prefix_is_counted(stored, order):
-    full, head = stored.curves
-    assert full.was_warm and not head.was_warm
-    assert head.steps[0].prefix_images == 2 * DEV  # the scoring view and one training view
-    assert head.steps[0].warm().wall < head.steps[0].record.seconds
+    probe, full, part = stored.curves
+    assert full.was_warm and not part.was_warm and not probe.was_warm
+    assert part.steps[0].prefix_images == 2 * DEV  # the scoring view and one training view
+    assert probe.steps[0].prefix_images == DEV
+    for curve in (part, probe):
+        assert curve.steps[0].warm().wall < curve.steps[0].record.seconds
 
 
 def test_a_fold_model_on_fresh_rows_is_as_good_as_on_held_out_rows(stored):
@@ -81,18 +89,18 @@ def test_a_fold_model_on_fresh_rows_is_as_good_as_on_held_out_rows(stored):
 
 
 def test_interrupted_grid_goes_on(stored, grid, order, monkeypatch):
-    lost, kept = (trial_file(grid.folder, config) for config in stored.configs)
+    _, lost, kept = (trial_file(grid.folder, config) for config in stored.configs)
     before = kept.stat().st_mtime_ns
     lost.unlink()
-    with pytest.raises(ValueError, match="lacks 1 of 2 trials"):
+    with pytest.raises(ValueError, match="lacks 1 of 3 trials"):
         read_grid(grid.folder)
     trained = []
     real = grid_training.trained
     monkeypatch.setattr(grid_training, "trained", lambda config, *rest: trained.append(config) or real(config, *rest))
     for group in groups_of(grid.space):
         train_group(order, group)
-    assert trained == [stored.configs[0]]
-    assert kept.stat().st_mtime_ns == before and is_stored(grid.folder, stored.configs[0])
+    assert trained == [stored.configs[1]]
+    assert kept.stat().st_mtime_ns == before and is_stored(grid.folder, stored.configs[1])
     np.testing.assert_array_equal(read_grid(grid.folder).oof, stored.oof)
 
 
@@ -107,7 +115,7 @@ def test_another_space_in_the_same_folder_is_refused(stored, grid):
 def test_spaces_are_the_whole_grid_and_begin_with_the_start_recipes(name):
     space = load_space(f"benchmarks/spaces/{name}.yaml")
     configs = [config for group in groups_of(space) for config in group.configs]
-    assert len({config.trial_id for config in configs}) == 6 * 2 * 3 * 3
+    assert len({config.trial_id for config in configs}) == 6 * 2 * (1 + 2 * 3)
     whole = [config for group in groups_of(load_space("benchmarks/spaces/grid.yaml")) for config in group.configs]
     assert {config.trial_id for config in configs} == {config.trial_id for config in whole}
     starts = [config for tier in space.tiers for config in start_configs(tier, "pretrained")]

@@ -12,7 +12,7 @@ from benchmarks.quality_per_cost import VARIANTS, Judge, search_once, variants
 from benchmarks.replay import Archive, dev_rows, fresh_rows, replay
 from benchmarks.selector import Seconds
 from spine_ray.core.backbone import family_of
-from spine_ray.core.trial import EpochRecord
+from spine_ray.core.epoch_record import ALL_FOLDS, EpochRecord
 from spine_ray.data.samples import Samples
 from spine_ray.space.load import load_space
 
@@ -20,11 +20,13 @@ DEV, FRESH, CLASSES, FOLDS, EPOCHS = 300, 1500, 5, 3, 4
 SKILL = {"light": 1.0, "mid": 1.0, "heavy": 2.0}
 """How far the true class's logit stands out, by tier: mid brings nothing, heavy much."""
 SPACE_OF_GRID = load_space(str(SPACE))
+PROBES = 12
+"""Of 6 backbones at 2 resolutions."""
 
 
-def step(turn: int, at_once: bool, cold: bool) -> Step:
+def step(turn: int, is_probe: bool, cold: bool) -> Step:
     record = EpochRecord(
-        step=(turn + 1) * (FOLDS if at_once else 1), fold=-1 if at_once else turn // EPOCHS, epoch=turn % EPOCHS + 1,
+        step=turn + 1, fold=ALL_FOLDS if is_probe else turn // EPOCHS, epoch=turn % EPOCHS + 1,
         train_loss=1.0, log_loss=1.0 / (turn + 1), accuracy=0.5, seconds=9.0, train_images=200, train_images_s=400.0,
         score_images_s=400.0, peak_mb=1.0, views=EPOCHS, micro_batch=32, note="",
     )  # fmt: skip
@@ -52,9 +54,8 @@ def grid() -> Grid:
     curves = []
     for group in groups:
         for place, config in enumerate(group.configs):
-            at_once = config.freeze == 1.0
-            turns = range(EPOCHS if at_once else EPOCHS * FOLDS)
-            steps = tuple(step(turn, at_once, config.freeze > 0 and place == 0) for turn in turns)
+            turns = range(1 if config.is_probe else EPOCHS * FOLDS)
+            steps = tuple(step(turn, config.is_probe, config.freeze > 0 and place == 0) for turn in turns)
             curves.append(Curve(steps=steps, network=Seconds(0.0, 0.0), start=Seconds(0.0, 0.0)))
     plain = Plain(train=Seconds(3.0, 3.0), score=Seconds(1.0, 1.0), train_images=200, score_images=100)
     return Grid(
@@ -75,15 +76,21 @@ def archive(grid: Grid) -> Archive:
 def test_a_replay_tries_points_of_the_grid_and_pays_every_frozen_prefix_once(archive: Archive) -> None:
     played = replay(archive, dev_rows(archive.grid), seed=0, trials=8)
     trials = played.known.trials
-    assert 3 * 8 <= len(trials) <= 4 * 8  # a tier may have one more helping
+    probes = [trial for trial in trials.values() if trial.config.is_probe]
+    assert [trial.config.is_probe for trial in trials.values()] == sorted(
+        (trial.config.is_probe for trial in trials.values()), reverse=True
+    ), "the probes come first"
+    assert {trial.config.backbone for trial in probes} == {config.backbone for config in archive.grid.configs}
+    assert len(probes) == PROBES
+    assert 3 * 8 <= len(trials) - len(probes) <= 4 * 8  # a tier may have one more helping
     assert set(trials) <= set(archive.places)
-    prefixes = {key_of(trial.config) for trial in trials.values() if trial.config.freeze > 0}
+    prefixes = {key_of(trial.config) for trial in trials.values() if trial.config.freeze == 0.75}
     epochs = sum(len(trial.epochs) for trial in trials.values())
     stopped_early = sum(
         2.0 * max(0, EPOCHS - len(trial.epochs)) for trial in trials.values() if trial.config.freeze == 0.75
     )
-    control = EPOCHS * 1.0  # of a start recipe, on one fold
-    whole = epochs * 1.0 + len(prefixes) * EPOCHS * 2.0 + control + 5.0
+    control = 1.0  # a probe, whose features it leaves to the others
+    whole = epochs * 1.0 + len(prefixes) * EPOCHS * 2.0 + len(probes) * 2.0 + control + 5.0
     assert whole - stopped_early - 1e-6 <= played.device_seconds <= whole + 1e-6
     assert [seconds for seconds, _ in played.finished] == sorted(seconds for seconds, _ in played.finished)
 
@@ -96,7 +103,8 @@ def test_the_gates_intervals_hold_the_truth_that_was_drawn(archive: Archive) -> 
     told = summary("drawn", judged)
     assert told["covered"] >= 0.8  # type: ignore[operator]
     assert {each.after for each in judged} == {"mid"}
-    assert abs(float(np.mean([each.true_gain for each in judged]))) < 0.02
+    # On 1,500 rows two trials of one skill differ by 0.03 nats in standard deviation, in every replay by the same.
+    assert abs(float(np.mean([each.true_gain for each in judged]))) < 0.05
     assert told["wrong"] <= 0.1  # type: ignore[operator]
 
 
@@ -119,5 +127,5 @@ def test_a_search_reaches_the_grids_quality_for_less(archive: Archive) -> None:
     found = search_once(small, asked, target=2.0, seed=0)  # anything is as good as that
     assert 0.0 < found.reached < found.seconds
     assert found.regret < 0.0
-    assert found.completed <= found.trials == 9
+    assert found.completed <= found.trials == 9 + PROBES
     assert tuple(name for name, _ in variants(archive.space)) == VARIANTS

@@ -84,7 +84,7 @@ def test_a_drawn_trial_is_worse_the_further_its_rate_is_from_the_real_one(curves
     config = curves.curves[0].config
     losses = []
     for factor in (1.0, 10.0, 100.0):
-        off = replace(config, recipe=replace(config.recipe, lr=config.recipe.lr * factor))
+        off = replace(config, recipe=replace(config.training, lr=config.training.lr * factor))
         losses.append(sum(curves.draw(off, seed, 60.0)[-1].log_loss for seed in range(20)))
     assert losses == sorted(losses)
 
