@@ -1,5 +1,7 @@
 """The command as a user runs it: real ray, real timm models, real MLflow."""
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -61,7 +63,9 @@ def test_smoke_ends_with_an_answer(smoke: tuple[Path, subprocess.CompletedProces
     _, done = smoke
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    for part in ("Every backbone at its start recipe", "The best found", "sound after light"):
+    for part in ("Every backbone by its probe", "Every backbone at its start recipe", "The best found"):
+        assert part in done.stdout
+    for part in ("sound after light", "best answer so far: "):
         assert part in done.stdout
     assert "opened once" in done.stdout
 
@@ -69,6 +73,88 @@ def test_smoke_ends_with_an_answer(smoke: tuple[Path, subprocess.CompletedProces
 def test_a_study_has_every_file_of_the_contract(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     study, _ = smoke
     check_files(study, dev=72, test=18, folds=3)
+
+
+def test_every_backbone_is_probed_first_and_probes_do_not_count_as_trials(
+    smoke: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    study, _ = smoke
+    trials = list(trials_from_events(read_ledger(StudyPaths(study).ledger)).values())
+    probes, fine_tunes = trials[:6], trials[6:]
+    assert {trial.config.backbone for trial in probes if trial.config.is_probe} == {
+        "test_efficientnet", "test_byobnet", "test_resnet", "test_convnext", "test_vit", "test_vit2",
+    }  # fmt: skip
+    assert all(trial.is_completed and not trial.started.is_start for trial in probes)
+    assert not any(trial.config.is_probe for trial in fine_tunes)
+    for tier in dict.fromkeys(trial.started.tier for trial in fine_tunes):
+        assert sum(trial.started.tier == tier for trial in fine_tunes) in (4, 8), "of 4, or of one more round"
+    assert all(StudyPaths(study).probe_heads(trial.trial_id).exists() for trial in probes)
+
+
+def test_gates_look_at_the_light_probes_first_and_compare_at_a_stage(
+    smoke: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    study, done = smoke
+    sound, *plateaus = json.loads(StudyPaths(study).gates.read_text())
+    assert (sound["gate"], sound["after"], "stage" in sound["numbers"]) == ("sound", "light", False)
+    assert plateaus
+    for plateau in plateaus:
+        assert (plateau["gate"], plateau["numbers"]["stage"]) == ("plateau", "searched")
+        assert "(compared at their best fine-tunes)" in plateau["reason"]
+    said = (
+        "light: Is there a signal at all? (probes)",
+        "gate sound after light",
+        "light: Is there a signal at all? (4",
+    )
+    places = [done.stdout.index(each) for each in said]
+    assert places == sorted(places)
+
+
+@pytest.fixture(scope="module")
+def short(tiny_search: Path) -> subprocess.CompletedProcess[str]:
+    """A search with less time than an answer takes."""
+    words = ("--space", "smoke", "--data", "pictures", "--study", "short", "--workers", "0", "--budget", "1s")
+    return run_here(tiny_search, *words)
+
+
+def test_a_budget_that_holds_no_probe_is_refused_with_the_least_that_would_do(
+    tiny_search: Path, short: subprocess.CompletedProcess[str]
+) -> None:
+    assert short.returncode == 2
+    (line,) = short.stderr.strip().splitlines()
+    found = re.match(
+        r"error: --budget 1s is too short for one probe with its answer: the least that would do is (\d+)s\.", line
+    )
+    assert found is not None
+    assert int(found[1]) >= 10 and int(found[1]) % 10 == 0
+    assert "--finish answers from it" in line
+    (probe,) = trials_from_events(read_ledger(StudyPaths(tiny_search / "short").ledger)).values()
+    assert probe.config.is_probe and probe.is_completed, "what was done is kept"
+    assert not StudyPaths(tiny_search / "short").ensemble.exists()
+
+
+def test_finish_answers_from_what_is_there(tiny_search: Path, short: object) -> None:
+    paths = StudyPaths(tiny_search / "short")
+    ledger = paths.ledger.read_bytes()
+    words = ("--space", "smoke", "--data", "pictures", "--study", "short", "--workers", "0", "--finish")
+    done = run_here(tiny_search, *words)
+    assert done.returncode == 0, done.stderr
+    assert paths.ledger.read_bytes() == ledger, "nothing was trained"
+    (member,) = json.loads(paths.ensemble.read_text())["members"]
+    assert "-probe-" in member["trial_id"]
+    assert paths.refit(member["trial_id"]).exists()
+    assert len(read_record(paths.root).test_openings) == 1
+    assert paths.report.exists()
+    assert not paths.plan.exists()
+
+
+def test_finish_of_a_study_in_which_nothing_was_completed_says_so(tiny_search: Path) -> None:
+    words = ("--space", "tiny.yaml", "--data", "pictures", "--study", "empty", "--workers", "0")
+    assert run_here(tiny_search, *words, "--plan").returncode == 0
+    done = run_here(tiny_search, *words, "--finish")
+    assert done.returncode == 3
+    assert "stopped: no trial was completed, so there is nothing to choose from" in done.stdout
+    assert StudyPaths(tiny_search / "empty").ledger.read_bytes() == b""
 
 
 def test_mlflow_has_a_run_for_every_trial(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -89,6 +175,11 @@ BAD_INPUT = {
     "weights folder": (["--space", "tiny.yaml", "--weights", "empty"], "test_resnet.safetensors"),
     "weights out of reach": (["--space", "resnet50", "--data", "pictures", "--weights", "auto"], "--weights random"),
     "resume of nothing": (["--space", "tiny.yaml", "--data", "pictures", "--resume"], "--resume"),
+    "finish of nothing": (["--space", "tiny.yaml", "--data", "pictures", "--finish"], "--finish: there is no study"),
+    "finish and plan": (
+        ["--space", "tiny.yaml", "--data", "pictures", "--finish", "--plan"],
+        "--finish trains nothing",
+    ),
     "budget": (["--space", "tiny.yaml", "--budget", "soon"], "soon"),
     "workers": (["--space", "tiny.yaml", "--data", "pictures", "--workers", "999"], "--workers"),
     "no such machine": (["--space", "tiny.yaml", "--data", "pictures", "--plan", "--on", "0"], "--on"),
