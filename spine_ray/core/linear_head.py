@@ -1,6 +1,7 @@
 """The solver of a probe: multinomial logistic regression with an L2 penalty on frozen features, to convergence."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ PATH_TOLERANCE = 1e-3
 """The same while a strength is chosen."""
 _CLEAR_RISE = 0.005
 """Nats above the least held-out log-loss so far; twice running, they end the path."""
+_MOST_HOLDOUTS, _ROWS_OF_HOLDOUTS = 5, 4000
+"""Hold-outs of the same rows, at most, and as few as keep their rows together below so many."""
 _PRIOR_ROWS = 0.5
 """Of a class without rows."""
 _CPU = torch.device("cpu")
@@ -69,7 +72,8 @@ def fit_linear_head(
 
     The objective is the mean log-loss plus half the strength times the sum of the squared weights of the scaled
     features; in scikit-learn's terms, `C` is 1 / (rows * strength). Of a path from strong to weak the strength is
-    taken that has the least log-loss on a fifth of the rows, groups whole; then all rows are fitted.
+    taken that has the least log-loss on a fifth of the rows, groups whole; of few rows in the mean of several such
+    hold-outs. Then all rows are fitted.
 
     A class without rows has no weights, as the penalty wants it. Its bias, which the log-loss alone would send to
     minus infinity, gives it as much probability in the mean over the rows as half a row would.
@@ -90,14 +94,10 @@ def fit_linear_head(
     """
     _check(features, labels, classes, groups)
     present, label = np.unique(labels, return_inverse=True)
-    held_out = inner_holdout(labels, groups, seed)
-    order = np.arange(len(labels)) if held_out is None else np.argsort(held_out, kind="stable")
-    scaled = scale_features(torch.from_numpy(np.asarray(features[order], np.float32)).to(device))
-    problem = Problem(scaled, torch.from_numpy(label[order]).to(device), len(present))
+    scaled = scale_features(torch.from_numpy(np.array(features, np.float32)).to(device))  # it works in place
+    problem = Problem(scaled, torch.from_numpy(label).to(device), len(present))
     variance = Variance.of(scaled.values)
-    strength, start = USUAL_STRENGTH, problem.class_shares()
-    if held_out is not None:
-        strength, start = _choose_strength(problem, len(order) - int(held_out.sum()), variance)
+    strength, start = _choose_strength(problem, _holdouts(labels, groups, seed), variance)
     found = solve(problem, strength, start, variance, TOLERANCE)
     # What all classes have in common says nothing: without it, heads of two machines can be compared.
     point, gradient = (tensor - tensor.mean(0) for tensor in (found.point, found.gradient))
@@ -108,22 +108,34 @@ def fit_linear_head(
     return SolvedHead(weight=weight, bias=bias, strength=strength, gradient_norm=scaled.largest_entry(gradient))
 
 
-def _choose_strength(problem: Problem, fitted: int, variance: Variance) -> tuple[float, Tensor]:
-    """Return the strength with the least held-out log-loss, and its solution on the other rows.
+def _holdouts(labels: Integers, groups: Integers, seed: int) -> list[npt.NDArray[np.bool_]]:
+    """Return hold-outs of a fifth of the rows, (rows,) each: of few rows several, because one of them says little."""
+    repeats = max(1, min(_MOST_HOLDOUTS, _ROWS_OF_HOLDOUTS // len(labels)))
+    found = (inner_holdout(labels, groups, seed + repeat) for repeat in range(repeats))
+    return [held_out for held_out in found if held_out is not None]
+
+
+def _choose_strength(
+    problem: Problem, holdouts: Sequence[npt.NDArray[np.bool_]], variance: Variance
+) -> tuple[float, Tensor]:
+    """Return the strength with the least held-out log-loss in the mean of the hold-outs, and a point near its solution.
 
     Args:
-        problem: Its first `fitted` rows are fitted, the others held out.
-        fitted: How many those are.
+        problem: All rows.
+        holdouts: (rows,) each; without any, the usual strength is taken.
         variance: Of the rows.
     """
-    inner, held_out = problem.part(slice(fitted)), problem.part(slice(fitted, None))
-    least, best = math.inf, (USUAL_STRENGTH, inner.class_shares())
-    point, rises = best[1], 0
-    for strength in STRENGTHS:
-        point = solve(inner, strength, point, variance, PATH_TOLERANCE).point
-        loss = held_out.log_loss(point)
+    splits = [(problem.part(np.flatnonzero(~held)), problem.part(np.flatnonzero(held))) for held in holdouts]
+    points = [inner.class_shares() for inner, _ in splits]
+    least, best, rises = math.inf, (USUAL_STRENGTH, problem.class_shares()), 0
+    for strength in STRENGTHS if splits else ():
+        points = [
+            solve(inner, strength, point, variance, PATH_TOLERANCE).point
+            for (inner, _), point in zip(splits, points, strict=True)
+        ]
+        loss = float(np.mean([held.log_loss(point) for (_, held), point in zip(splits, points, strict=True)]))
         if loss < least:
-            least, best = loss, (strength, point)
+            least, best = loss, (strength, points[0])
         rises = rises + 1 if loss > least + _CLEAR_RISE else 0
         if rises == 2:
             break

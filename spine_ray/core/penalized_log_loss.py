@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,9 +33,10 @@ class Problem:
     """(rows,), with every class among them."""
     classes: int
 
-    def part(self, rows: slice) -> "Problem":
+    def part(self, rows: npt.NDArray[np.int64]) -> "Problem":
         """Return the problem of some of the rows."""
-        return Problem(self.features.part(rows), self.labels[rows], self.classes)
+        index = torch.from_numpy(rows).to(self.labels.device)
+        return Problem(self.features.part(index), self.labels[index], self.classes)
 
     def chunks(self, point: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield some rows' values, labels and log-probabilities, (classes, rows), the last of which may be changed."""

@@ -28,7 +28,7 @@ class ScaledFeatures:
     inverse_scale: Tensor
     """(features,); 0 for a constant feature."""
 
-    def part(self, rows: slice) -> "ScaledFeatures":
+    def part(self, rows: Tensor) -> "ScaledFeatures":
         """Return some of the rows."""
         return replace(self, values=self.values[rows])
 
