@@ -139,7 +139,7 @@ class SearchRun:
             "seconds": rounded(self.seconds),
             "seconds_over_budget": rounded(self.seconds / self.budget_s),
             "exit_code": self.exit_code,
-            "last_words": self.last_words,
+            "last_words": None if self.judged else self.last_words,
             "completed_trials": self.completed,
             "members": list(self.members),
             "predict_seconds": None if self.predict_seconds is None else rounded(self.predict_seconds),
