@@ -12,7 +12,7 @@ from spine_ray.data.digits import digits_source
 from spine_ray.data.evidence import Evidence
 from spine_ray.data.folds import build_samples
 from spine_ray.data.inspection import Inspection, inspect_source
-from spine_ray.data.likeness import print_of
+from spine_ray.data.likeness import are_alike, print_of, shapes_of
 from spine_ray.data.limits import AuditLimits
 from spine_ray.data.near import MIN_CROWD, NearCopies, find_near_copies
 from spine_ray.data.rows import Row, Source
@@ -93,6 +93,66 @@ def test_flat_and_small_pictures_have_no_print(textured):
     assert print_of(Image.new("RGB", (64, 64), (10, 200, 30))) is None
     assert print_of(textured[0].resize((31, 64))) is None
     assert print_of(textured[0]) is not None
+
+
+def compared_one_by_one(inspection: Inspection, limits: AuditLimits) -> tuple[list[tuple[int, int, int]], set]:
+    """Return every pair of near copies with its distance, from the definition, and the groups that they make."""
+    looks = inspection.looks
+    first = {looks[row].digest: row for row in reversed(inspection.readable) if looks[row].likeness}
+    rows = sorted(first.values())
+    hashes = {row: int.from_bytes(looks[row].likeness.bits, "big") for row in rows}
+    pairs = []
+    for one in rows:
+        for other in rows:
+            distance = (hashes[one] ^ hashes[other]).bit_count()
+            if one < other and distance <= limits.near_duplicate:
+                both = np.frombuffer(looks[one].likeness.thumb + looks[other].likeness.thumb, np.uint8).reshape(2, -1)
+                if are_alike(shapes_of(both), np.array([[0, 1]]), limits.near_shift)[0]:
+                    pairs.append((one, other, distance))
+    return pairs, joined(pairs)
+
+
+def joined(pairs: list[tuple[int, int, int]]) -> set[frozenset[int]]:
+    group_of: dict[int, frozenset[int]] = {}
+    for one, other, _ in pairs:
+        both = group_of.get(one, frozenset([one])) | group_of.get(other, frozenset([other]))
+        group_of |= dict.fromkeys(both, both)
+    return set(group_of.values())
+
+
+def grain(number: int) -> list[Image.Image]:
+    """Noise without low frequencies: nothing but the hashes tells these pictures apart."""
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0.0, 30.0, (number, 64, 64))
+    noise -= noise.reshape(number, 8, 8, 8, 8).mean(axis=(2, 4)).repeat(8, axis=1).repeat(8, axis=2)
+    return [Image.fromarray(np.clip(128.0 + picture, 0, 255).astype(np.uint8)) for picture in noise]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        LIMITS,
+        AuditLimits(near_duplicate=20),
+        AuditLimits(near_duplicate=127, near_shift=0.1),
+        AuditLimits(near_shift=0.0),
+    ],
+)
+def test_the_same_copies_are_found_as_by_comparing_all_with_all(photos, textured, limits):
+    scene = Image.fromarray(load_sample_images().images[0]).resize((1280, 854))
+    frames = [scene.crop((4 * step, 200, 4 * step + 400, 600)) for step in range(15)]
+    images = [*photos[:15], *textured[:40], *grain(30), *frames]
+    copies = [alter(image) for alter in ALTERED.values() for image in images[:85:9]]
+    inspection = inspected([*images, *copies, *images[:5]])
+    near = find_near_copies(inspection, limits)
+    pairs, groups = compared_one_by_one(inspection, limits)
+    assert near.crowds == ()
+    assert set(map(frozenset, near.groups())) == groups
+    distance_of = {(one, other): distance for one, other, distance in pairs}
+    assert set(near.links) <= set(distance_of)
+    assert len(near.links) == sum(len(group) - 1 for group in groups), "as few as that takes"
+    for bar in range(0, limits.near_duplicate + 1, 4):
+        kept = [(*link, distance_of[link]) for link in near.links if distance_of[link] <= bar]
+        assert joined(kept) == joined([pair for pair in pairs if pair[2] <= bar])
 
 
 @pytest.mark.parametrize(("place", "most"), [(3, 6), (20, 15), (40, 6)])

@@ -92,6 +92,28 @@ def test_links_that_lead_out_are_found(tmp_path):
     assert Place(uri="memory://root").first_leaving(["a"]) is None
 
 
+@pytest.mark.parametrize("name", ["a.png", "b c#1?.png", "ü/é.png", "deep/er/x", "~/x", "100%25.png"])
+def test_a_local_file_is_read_as_fsspec_reads_it(tmp_path, name):
+    content = name.encode() * 100
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    for uri in (f"{tmp_path}", f"{tmp_path}/", f"file://{tmp_path}"):
+        assert Place(uri=uri).read(name) == content
+
+
+@pytest.mark.parametrize(("name", "error"), [("missing", FileNotFoundError), ("folder", IsADirectoryError)])
+def test_what_is_no_local_file_is_no_file_to_fsspec_either(tmp_path, name, error):
+    (tmp_path / "folder").mkdir()
+    for uri in (f"{tmp_path}", f"file://{tmp_path}"):
+        with pytest.raises(error):
+            Place(uri=uri).read(name)
+
+
+def test_the_root_of_a_machine_is_a_place(tmp_path):
+    (tmp_path / "x").write_bytes(b"bytes")
+    assert Place.of("/").read(str(tmp_path / "x")[1:]) == b"bytes"
+
+
 @pytest.mark.parametrize("kind", ["local", "archive", "memory"])
 def test_no_more_is_read_than_a_picture_may_have(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("spine_ray.data.places.MAX_BYTES", 1000)

@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import RidgeClassifierCV
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
 
 from spine_ray.core.network import Network
 from spine_ray.core.task import Rows, Task
@@ -76,6 +73,8 @@ def screen(features: Features, labels: npt.NDArray[np.int64], folds: npt.NDArray
         folds: (rows,), from 0.
         classes: How many there are.
     """
+    from sklearn.neighbors import KNeighborsClassifier  # here: see `probe_scores`
+
     scores = np.zeros((len(labels), classes))
     hits = np.zeros(len(labels), np.bool_)
     for fold in np.unique(folds):
@@ -100,6 +99,10 @@ def probe_scores(
 
     The probe is ridge regression on the classes: solved at once, and nearly as telling as logistic regression.
     """
+    # Here: loading it takes a fourth of what a worker takes to start, and most workers never fit one.
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.preprocessing import StandardScaler
+
     scale = StandardScaler().fit(features)
     probe = RidgeClassifierCV(_PENALTIES).fit(scale.transform(features), labels)
     found = probe.decision_function(scale.transform(others))

@@ -30,8 +30,8 @@ def is_see_through(picture: Image.Image) -> bool:
     """Whether any pixel lets the background through; a picture with opaque alpha only does not."""
     if is_deep(picture) or not picture.has_transparency_data:
         return False
-    alpha = picture.convert("RGBA").getchannel("A")
-    return bool(np.asarray(alpha).min() < 255)
+    with_alpha = picture if picture.mode in ("LA", "RGBA") else picture.convert("RGBA")
+    return with_alpha.getchannel("A").getextrema() != (255, 255)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

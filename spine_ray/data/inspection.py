@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from spine_ray.data.colours import is_deep, is_see_through
 from spine_ray.data.likeness import MIN_SIDE, Print, print_of
@@ -19,6 +20,7 @@ from spine_ray.data.rows import Source
 
 BATCH_ROWS = 4096
 MAX_THREADS = 16
+_TASK_ROWS = 16
 _ORIENTATION = 0x0112
 """The EXIF tag."""
 _LYING = (5, 6, 7, 8)
@@ -93,10 +95,15 @@ def inspect_source(source: Source) -> Inspection:
 def _looks(source: Source) -> Iterator[Look]:
     num_threads = min(MAX_THREADS, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(num_threads) as pool:
-        # In batches, because the pool would hold a future for every row at once.
+        # In batches, because the pool would hold a future for all rows at once.
         for start in range(0, len(source.rows), BATCH_ROWS):
-            batch = range(start, min(start + BATCH_ROWS, len(source.rows)))
-            yield from pool.map(lambda index: _look(source, index), batch)
+            stop = min(start + BATCH_ROWS, len(source.rows))
+            # Several rows a task, because handing over a small picture costs as much as a part of its decoding; not
+            # so many that a thread ends long before the others.
+            count = min(_TASK_ROWS, -(-(stop - start) // (8 * num_threads)))
+            tasks = [range(first, min(first + count, stop)) for first in range(start, stop, count)]
+            for looks in pool.map(lambda task: [_look(source, index) for index in task], tasks):
+                yield from looks
 
 
 def _look(source: Source, index: int) -> Look:
@@ -120,11 +127,9 @@ def _digest(content: bytes) -> str:
 
 
 def _decoded(digest: str, content: bytes) -> Look:
-    opened = open_picture(content)
-    if opened.format == "PNG":  # nothing else compares its checksums, and it must be opened anew after that
-        opened.verify()
-        opened = open_picture(content)
-    with opened as picture, room_to_decode(picture):
+    with open_picture(content) as picture, room_to_decode(picture):
+        if isinstance(picture, PngImageFile):
+            _check_sums(picture)
         whole, is_packed = picture.size, _is_packed_deep(picture)
         # A JPEG is decoded at a fraction of its size, which takes less time; all of its bytes are read all the same.
         picture.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
@@ -146,6 +151,19 @@ def _decoded(digest: str, content: bytes) -> Look:
             # Last, because it moves on in the file. How many frames there are would take going through all of them.
             has_more_frames=bool(getattr(picture, "is_animated", False)),
         )
+
+
+def _check_sums(picture: PngImageFile) -> None:
+    """Compare the checksums of a PNG, which decoding does not; unlike `picture.verify()` this leaves it open.
+
+    Raises:
+        Exception: What Pillow answers broken bytes with.
+    """
+    stream, file = picture.png, picture.fp
+    if stream is None or file is None:
+        raise ValueError("the picture is decoded already")
+    file.seek(picture.tile[0].offset - 8)  # the first chunk of pixels, with its length and its name before it
+    stream.verify()
 
 
 def _is_packed_deep(picture: Image.Image) -> bool:

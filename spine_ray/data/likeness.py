@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.fft import dct
 
 from spine_ray.data.colours import to_rgb
 
@@ -16,12 +16,15 @@ MIN_CONTRAST = 3.0
 THUMB_SIDE = 32
 _HASH_SIDE = 16
 _GREY_SIDE = 64
-"""`imagehash.phash` works on a grey picture of this side for a hash of 16 x 16 bits."""
-_MIN_CORRELATION = 0.8
+"""A hash of 16 x 16 bits is made from a grey picture of this side."""
+MIN_CORRELATION = 0.8
+"""Of the thumbnails of near copies."""
 _NOISE = 0.05
 """Of the thumbnail's variance: blocks with less structure have none."""
 _LOCAL_CHANGE, _LOCAL_FACTOR, _MIN_BLOCKS = 0.2, 10.0, 4
-"""A block that changed so much, and so many times more than the middle one of so many structured ones, is apart."""
+"""A block that changed so much, and so many times more than the middle one of so many with structure, changed alone."""
+ROUNDING = 1e-6
+"""By which a correlation may lie too low."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -44,27 +47,79 @@ def print_of(picture: Image.Image) -> Print | None:
     grey = thumb.tobytes()
     if float(np.frombuffer(grey, np.uint8).astype(np.float32).std()) < MIN_CONTRAST:
         return None
-    return Print(bits=np.packbits(imagehash.phash(small, _HASH_SIDE).hash).tobytes(), thumb=grey)
+    return Print(bits=np.packbits(_hash(np.asarray(small))).tobytes(), thumb=grey)
 
 
-def are_alike(thumbs: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], shift: float) -> npt.NDArray[np.bool_]:
-    """Say which pairs of thumbnails differ no more than a small shift would make them, brightness and contrast aside.
+def _hash(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return the perceptual hash of a grey picture: which of its low frequencies lie above their median.
 
-    A shift by d px lowers the correlation of a picture with itself by about d**2 / 4 of its gradient energy. So a
-    smooth picture must agree more closely than one full of detail, where the slightest crop shows. Pairs that differ in
-    one place alone are no copies: they show other things before the same background.
+    Bit for bit the hash of `imagehash.phash(picture, 16)` (https://www.hackerfactor.com/blog/index.php?/archives/432),
+    from the same transform, of which only the rows that are used are finished.
 
     Args:
-        thumbs: (pairs, 1024).
-        others: (pairs, 1024).
+        grey: (64, 64).
+
+    Returns:
+        (16, 16), lowest frequencies first.
+    """
+    low = dct(dct(grey, axis=0)[:_HASH_SIDE], axis=1)[:, :_HASH_SIDE]
+    half = low.size // 2
+    ranked = np.partition(low, (half - 1, half), axis=None)
+    return np.asarray(low > (ranked[half - 1] + ranked[half]) / 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Thumbnails without their brightness and contrast, and where their detail lies."""
+
+    normal: Floats
+    """(pictures, 1024), each of mean 0 and variance 1."""
+    energy: Floats
+    """(pictures,) mean squared gradient of `normal`."""
+    structure: Floats
+    """(pictures, 16) the same by block, 4 x 4 of them."""
+
+
+def shapes_of(thumbs: npt.NDArray[np.uint8]) -> Shapes:
+    """Return what thumbnails are compared by.
+
+    Args:
+        thumbs: (pictures, 1024), none of them flat.
+    """
+    normal = _normal(thumbs)
+    gradients = _gradients(normal)
+    return Shapes(normal, np.asarray(gradients.mean(axis=(1, 2))), _by_block(gradients))
+
+
+def max_distance(energy: Floats, shift: float) -> Floats:
+    """Return how far the correlation of two near copies may lie below 1 for all that one of them says.
+
+    A shift by d px lowers the correlation of a picture with itself by about d**2 / 4 of its gradient energy. So a
+    smooth picture must agree more closely than one full of detail, where the slightest crop shows.
+
+    Args:
+        energy: Mean squared gradients of normal thumbnails.
         shift: Share of the side.
     """
-    one, two = _normal(thumbs), _normal(others)
-    correlation = (one * two).mean(axis=1)
-    energy = np.minimum(_gradients(one).mean(axis=(1, 2)), _gradients(two).mean(axis=(1, 2)))
-    allowed = (shift * THUMB_SIDE) ** 2 * energy / 4.0
-    is_close = (1.0 - correlation <= allowed + 1e-6) & (correlation >= _MIN_CORRELATION)
-    return np.asarray(is_close & ~_is_local(one, two))
+    return np.asarray((shift * THUMB_SIDE) ** 2 * energy / 4.0)
+
+
+def are_alike(shapes: Shapes, ends: npt.NDArray[np.int64], shift: float) -> npt.NDArray[np.bool_]:
+    """Say which pairs of thumbnails differ no more than a small shift would make them, brightness and contrast aside.
+
+    Pairs that differ in one block alone are no copies: they show other things before the same background.
+
+    Args:
+        shapes: Of all pictures that are compared.
+        ends: (pairs, 2) pictures.
+        shift: Share of the side.
+    """
+    one, other = ends[:, 0], ends[:, 1]
+    correlation = (shapes.normal[one] * shapes.normal[other]).mean(axis=1)
+    allowed = max_distance(np.minimum(shapes.energy[one], shapes.energy[other]), shift)
+    is_alike = np.asarray((1.0 - correlation <= allowed + ROUNDING) & (correlation >= MIN_CORRELATION))
+    is_alike[is_alike] = ~_is_local(shapes, ends[is_alike])
+    return is_alike
 
 
 def _shrunk(picture: Image.Image) -> Image.Image:
@@ -81,26 +136,28 @@ def _normal(thumbs: npt.NDArray[np.uint8]) -> Floats:
     return np.asarray(centred / centred.std(axis=1, keepdims=True))
 
 
-def _is_local(one: Floats, two: Floats) -> npt.NDArray[np.bool_]:
-    """Whether two normal thumbnails differ in one place alone: another thing before the same background.
+def _is_local(shapes: Shapes, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether two normal thumbnails differ in one block alone: another thing before the same background.
 
     Encoding, scaling and cropping change every structured part by about its share of the gradient energy.
     """
-    structure = np.minimum(_by_block(_gradients(one)), _by_block(_gradients(two))) / 2.0
-    change = _by_block((one - two).reshape(-1, THUMB_SIDE, THUMB_SIDE) ** 2) / (structure + _NOISE)
+    one, other = ends[:, 0], ends[:, 1]
+    structure = np.minimum(shapes.structure[one], shapes.structure[other]) / 2.0
+    difference = shapes.normal[one] - shapes.normal[other]
+    change = _by_block(difference.reshape(-1, THUMB_SIDE, THUMB_SIDE) ** 2) / (structure + _NOISE)
     is_structured = structure >= _NOISE
     ranked = np.sort(np.where(is_structured, change, np.inf), axis=1)
     num_structured = is_structured.sum(axis=1)
     usual = np.take_along_axis(ranked, np.maximum(num_structured - 1, 0)[:, None] // 2, axis=1)[:, 0]
     highest = change.max(axis=1)
-    is_apart = (highest > _LOCAL_CHANGE) & (highest > _LOCAL_FACTOR * usual)
-    return np.asarray(is_apart & (num_structured >= _MIN_BLOCKS))
+    is_local = (highest > _LOCAL_CHANGE) & (highest > _LOCAL_FACTOR * usual)
+    return np.asarray(is_local & (num_structured >= _MIN_BLOCKS))
 
 
 def _by_block(squares: Floats) -> Floats:
     """Return the mean of each of 4 x 4 blocks, (pairs, 16)."""
     side = THUMB_SIDE // 4
-    return np.asarray(squares.reshape(-1, 4, side, 4, side).mean(axis=(2, 4)).reshape(len(squares), -1))
+    return np.asarray(squares.reshape(-1, 4, side, 4, side).mean(axis=(2, 4)).reshape(-1, 16))
 
 
 def _gradients(normal: Floats) -> Floats:

@@ -12,17 +12,24 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
+from spine_ray.data.candidates import Sketches, possible_pairs, sketches_of
 from spine_ray.data.inspection import Inspection
-from spine_ray.data.likeness import are_alike
+from spine_ray.data.likeness import are_alike, shapes_of
 from spine_ray.data.limits import AuditLimits
 
 MIN_CROWD = 20
 """Groups of up to so many near copies are believed whatever share of the rows they are."""
 _BLOCK = 128
+"""Rows whose pairs are thinned to a forest at a time."""
+_SEARCHED_AT_ONCE = 8 * _BLOCK
 _CONFIRMED_AT_ONCE = 4096
+_MANY = 0.05
+"""Share of a tile's pairs from which on all of its hashes are compared at once, which costs less than pair by pair."""
 _STEP = 6
 """Bits by which the bar is raised, time after time, for a group that is too large."""
 Ints = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +62,8 @@ class _Forest:
 def find_near_copies(inspection: Inspection, limits: AuditLimits) -> NearCopies:
     """Compare all readable pictures with each other; exact copies count as one picture.
 
-    Takes a few operations on whole blocks of hashes for each of the n**2 / 2 pairs: seconds for 20,000 pictures. A
+    The hashes are compared where the low frequencies of two thumbnails allow it (`spine_ray.data.candidates`): about a
+    nanosecond for each of the n**2 / 2 pairs, so that 100,000 pictures take seconds. A
     group of more than `limits.crowd` of the rows is held together by a chain of likeness, not by copying: its links
     are cut, the weakest first, until what is left is small enough or identical by hash.
     """
@@ -66,7 +74,7 @@ def find_near_copies(inspection: Inspection, limits: AuditLimits) -> NearCopies:
     bits = np.frombuffer(b"".join(each.bits for each in prints if each), np.uint64).reshape(len(rows), -1)
     thumbs = np.frombuffer(b"".join(each.thumb for each in prints if each), np.uint8).reshape(len(rows), -1)
     forest = _Forest(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
-    for ends, distances in _close_pairs(bits, limits.near_duplicate):
+    for ends, distances in _close_pairs(bits, sketches_of(thumbs, limits.near_shift), limits.near_duplicate):
         alike = _confirmed(thumbs, ends, limits.near_shift)
         forest = _thinned(len(rows), forest, ends[alike], distances[alike])
     most = max(MIN_CROWD, int(limits.crowd * len(inspection.readable)))
@@ -86,24 +94,51 @@ def _first_rows(inspection: Inspection) -> list[int]:
     return list(first.values())
 
 
-def _close_pairs(bits: npt.NDArray[np.uint64], most: int) -> Iterator[tuple[Ints, Ints]]:
-    """Yield pairs of rows whose hashes differ in at most `most` bits, with their distances, block by block."""
-    for start in range(0, len(bits), _BLOCK):
-        block = bits[start : start + _BLOCK]
-        distances = np.zeros((len(block), len(bits) - start), np.uint16)
-        for word in range(bits.shape[1]):
-            distances += np.bitwise_count(block[:, word, None] ^ bits[None, start:, word])
-        one, other = np.nonzero(distances <= most)
-        ahead = other > one
-        one, other = one[ahead], other[ahead]
-        yield np.stack([one, other], axis=1) + start, distances[one, other].astype(np.int64)
+def _close_pairs(bits: Bits, sketches: Sketches, most: int) -> Iterator[tuple[Ints, Ints]]:
+    """Yield pairs of rows that may be alike and whose hashes differ in at most `most` bits, with their distances.
+
+    The pairs come in the order of their rows, those of `_BLOCK` first rows at a time.
+    """
+    for start in range(0, len(bits), _SEARCHED_AT_ONCE):
+        stop = min(start + _SEARCHED_AT_ONCE, len(bits))
+        ends = np.concatenate([_close_among(bits, *tile, most) for tile in possible_pairs(sketches, start, stop)])
+        ends = ends[np.lexsort((ends[:, 1], ends[:, 0]))]
+        for block in np.split(ends, np.searchsorted(ends[:, 0], range(start + _BLOCK, stop, _BLOCK))):
+            yield block, _hash_distances(bits[block[:, 0]], bits[block[:, 1]])
 
 
-def _confirmed(thumbs: npt.NDArray[np.uint8], ends: Ints, shift: float) -> npt.NDArray[np.bool_]:
+def _close_among(bits: Bits, rows: Ints, others: Ints, may_be_alike: Mask, most: int) -> Ints:
+    """Return the pairs of rows and later others that may be alike and whose hashes are close, (pairs, 2).
+
+    Args:
+        bits: (pictures, words) the hashes of all pictures.
+        rows: Some of the pictures.
+        others: Some of the pictures.
+        may_be_alike: (rows, others).
+        most: Bits in which hashes may differ.
+    """
+    if np.count_nonzero(may_be_alike) > _MANY * may_be_alike.size:
+        may_be_alike = may_be_alike & (_hash_distances(bits[rows, None], bits[None, others]) <= most)
+    one, other = np.divmod(np.flatnonzero(may_be_alike), len(others))
+    ends = np.stack([rows[one], others[other]], axis=1)
+    ends = ends[ends[:, 0] < ends[:, 1]]
+    return ends[_hash_distances(bits[ends[:, 0]], bits[ends[:, 1]]) <= most]
+
+
+def _hash_distances(bits: Bits, others: Bits) -> Ints:
+    """Return in how many bits hashes differ; the last axis of both is their words, the others are broadcast."""
+    distances = np.zeros(np.broadcast_shapes(bits.shape, others.shape)[:-1], np.int64)
+    for word in range(bits.shape[-1]):
+        distances += np.bitwise_count(bits[..., word] ^ others[..., word])
+    return distances
+
+
+def _confirmed(thumbs: npt.NDArray[np.uint8], ends: Ints, shift: float) -> Mask:
     alike = np.zeros(len(ends), np.bool_)
     for start in range(0, len(ends), _CONFIRMED_AT_ONCE):
         part = slice(start, start + _CONFIRMED_AT_ONCE)
-        alike[part] = are_alike(thumbs[ends[part, 0]], thumbs[ends[part, 1]], shift)
+        rows, among = np.unique(ends[part], return_inverse=True)
+        alike[part] = are_alike(shapes_of(thumbs[rows]), among.reshape(-1, 2), shift)
     return alike
 
 
