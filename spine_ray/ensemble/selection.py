@@ -100,8 +100,8 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
     """Choose the ensemble from OOF logits, or the single best model where an ensemble is not worth it.
 
     Members are calibrated by a temperature, pooled and picked greedily on OOF log-loss. The gain over the single best
-    is measured by doing all of this again along the folds; where its 95 % interval includes 0, the answer is the
-    single best model (unless members are pinned). Of more than 64 candidates, a greedy search on the probability of
+    is measured by doing all of this again along the folds; where it is not above 0, the answer is the single best
+    model (unless members are pinned). Where its 95 % interval includes 0 the reason says so. Of more than 64 candidates, a greedy search on the probability of
     the true class alone picks those that are calibrated and pooled.
 
     Args:
@@ -197,9 +197,9 @@ def _verdict(evidence: Evidence) -> tuple[bool, str]:
     extra = rules.price * (prices.total(members).ms - prices.total([single]).ms)
     who = f"{len(members)} members gain" if len(members) > 1 else "the one member gains"
     text = f"{who} {gain.text()} over the single best model, {kind}"
-    if gain.low > 0.0 and gain.mean >= extra:
-        return True, text
-    doubt = "which is not surely above 0" if gain.low <= 0.0 else f"less than the price of {extra:.4f} nats"
+    if gain.mean > 0.0 and gain.mean >= extra:
+        return True, text if gain.low > 0.0 else f"{text}: likely, not surely above 0 on so few rows"
+    doubt = "which is not above 0" if gain.mean <= 0.0 else f"less than the price of {extra:.4f} nats"
     if not set(rules.pinned) <= {single}:
         return True, f"{text}, {doubt}; kept because members are pinned"
     return False, f"{text}, {doubt}: the single best model answers"
