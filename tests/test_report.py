@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from spine_ray import open_study
 from spine_ray.climb.files import read_files
 from spine_ray.climb.story import page_of
 from spine_ray.report import main
@@ -70,6 +71,11 @@ def tables(text: str) -> dict[str, list[list[str]]]:
     return {name: [row for row in rows if row] for name, rows in reader.found.items()}
 
 
+def trial_rows(paths: StudyPaths) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = open_study(paths.root).trials().to_pylist()
+    return rows
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
     """Five trials, of which some are worth pooling."""
@@ -94,6 +100,35 @@ def test_the_comparison_on_the_page_is_that_of_the_file(study: StudyPaths, page:
         assert seen[2] == loss_text(row["log_loss"])
         behind = "best" if row["behind"] == 0.0 else f"{row['behind']:+.3f} ±{row['margin']:.3f}"
         assert seen[4] == behind
+
+
+def test_probes_have_a_table_of_their_own_and_are_no_controlled_comparison(study: StudyPaths, page: str) -> None:
+    (row,) = [row for row in tables(page)["probes"] if len(row) > 2]
+    assert row[1] == "vit_tiny"
+    assert sum(each[1] == "vit_tiny" for each in tables(page)["controlled-comparison"] if len(each) > 2) == 1
+    assert "Fine-tuning can change the order" in page
+
+
+def test_a_study_of_probes_alone_is_a_whole_report(tmp_path: Path) -> None:
+    probes = [replace(told, freeze=1.0) for told in STRONG if told.resolution == 64]
+    paths = write_study(tmp_path, probes)
+    text = report(paths)
+    rows = [row for row in tables(text)["probes"] if len(row) > 2]
+    assert [row[1] for row in rows] == [
+        each["backbone"] for each in sorted(trial_rows(paths), key=lambda each: each["log_loss"])
+    ]
+    assert rows[0][4] == "best"
+    assert "controlled-comparison" not in tables(text)
+    assert "The best found of every backbone is among the rows above." in text
+    assert all(trial["freeze"] == 1.0 and trial["epochs"] == 1 for trial in trial_rows(paths))
+
+
+def test_the_best_of_each_backbone_may_be_its_probe(tmp_path: Path) -> None:
+    told = [*STRONG[:2], replace(STRONG[0], freeze=1.0, signal=6.0)]
+    text = report(write_study(tmp_path, told))
+    best = {row[1]: row for row in tables(text)["best-found"] if len(row) > 2}
+    probe = next(row for row in tables(text)["probes"] if len(row) > 2)
+    assert best["resnet18"][2] == probe[2]
 
 
 def test_the_ensemble_on_the_page_is_that_of_the_file(study: StudyPaths, page: str) -> None:

@@ -122,6 +122,26 @@ def test_start_recipes_come_first_and_the_lowest_log_loss_leads():
     assert places == sorted(places)
 
 
+def test_probes_stand_above_the_start_recipes_and_are_said_to_be_no_fine_tunes():
+    probe = replace(ROW, role="probe", freeze=1.0, trial_id="resnet18-224-probe-ffffffff", log_loss=0.9)
+    text = shown(board_table([ROW, probe]))
+    titles = ["Every backbone by its probe: a linear head on frozen features, not a fine-tune", "start recipe"]
+    assert [text.index(title) for title in titles] == sorted(text.index(title) for title in titles)
+    assert text.index("ffffffff") < text.index("0a1b2c3d")
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("best", "is_said"), [(("p1", "p2"), True), (("s1", "s2"), True), (("p1", "s2"), False), (("p1", "x"), False)]
+)
+def test_the_best_found_has_a_table_unless_one_above_holds_all_of_it(best, is_said):
+    above = [("probe", "p1"), ("probe", "p2"), ("start", "s1"), ("start", "s2")]
+    rows = [replace(ROW, role=role, trial_id=name) for role, name in (*above, *(("best", name) for name in best))]
+    text = shown(board_table(rows))
+    assert ("The best found of every backbone is among the rows above." in text) == is_said
+    assert text.count("The best found") == 1
+
+
 def test_equal_losses_fall_by_macs():
     text = shown(board_table([ROW, replace(ROW, backbone="smaller", macs=1)]))
     assert text.index("smaller") < text.index("resnet18")

@@ -21,7 +21,7 @@ from spine_ray.data.sources import open_source
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
 from spine_ray.ladder.evidence import gather
-from spine_ray.space.config import TrialConfig
+from spine_ray.space.config import TrialConfig, probe_config
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted, event_to_dict
 from spine_ray.study.ledger import read_ledger
@@ -53,6 +53,8 @@ class Told:
 
     @property
     def config(self) -> TrialConfig:
+        if self.freeze == 1.0:
+            return probe_config(self.backbone, self.resolution)
         recipe = start_recipe("random", "full")
         return TrialConfig(backbone=self.backbone, resolution=self.resolution, freeze=self.freeze, recipe=recipe)
 
@@ -90,11 +92,12 @@ def write_study(
     write_record(paths, record_of(data, samples))
     write_samples(paths.samples, samples)
     shared = np.random.default_rng(0).normal(size=(len(samples.labels), len(classes)))
-    starts = {told.backbone: told for told in reversed(trials)}  # the first of each backbone
+    # The first fine-tune of each backbone.
+    starts = {told.backbone: told for told in reversed(trials) if not told.config.is_probe}
     events = [
         event
         for number, told in enumerate(trials)
-        for event in events_of(told, number, samples, paths, shared, is_start=starts[told.backbone] is told)
+        for event in events_of(told, number, samples, paths, shared, is_start=starts.get(told.backbone) is told)
     ]
     # At once: handing thousands of events to the disk one by one takes longer than all that is tried on them.
     replace_text(paths.ledger, "".join(f"{json.dumps(event_to_dict(event))}\n" for event in events))
@@ -139,7 +142,9 @@ def events_of(
     told: Told, number: int, samples: Samples, paths: StudyPaths, shared: np.ndarray, *, is_start: bool
 ) -> list[Event]:
     """Return what the ledger says of a trial; its OOF logits are written where it is completed."""
-    trial_id, steps = told.config.trial_id, 6 if told.status == "completed" else 2
+    trial_id, is_probe = told.config.trial_id, told.config.is_probe
+    total = 1 if is_probe else 6
+    steps = total if told.status == "completed" else min(2, total)
     own = np.random.default_rng(number + 1).normal(size=shared.shape)
     noise = told.shared * shared + (1.0 - told.shared) * own
     logits = (told.signal * np.eye(len(samples.classes))[samples.labels] + noise).astype(np.float32)
@@ -150,14 +155,14 @@ def events_of(
     loss, share = log_loss(said, labels), accuracy(said, labels)
     started = TrialStarted(
         trial_id=trial_id, tier=told.tier, config=told.config, family=told.family, is_start=is_start,
-        total_steps=6, params=5_000, macs=1_000_000, weights_source="random", licence="unknown",
+        total_steps=total, params=5_000, macs=1_000_000, weights_source="random", licence="unknown",
         data_version=samples.version, time=float(number),
     )  # fmt: skip
     epochs: list[Event] = [
         EpochDone(
-            trial_id=trial_id, step=step, fold=(step - 1) // 2, epoch=(step - 1) % 2 + 1, train_loss=1.0,
-            log_loss=loss + 0.1 * (steps - step), accuracy=share, seconds=1.0 + number % 7, train_images=80,
-            train_images_s=80.0, score_images_s=200.0, peak_mb=100.0, views=1, micro_batch=16, note="",
+            trial_id=trial_id, step=step, fold=-1 if is_probe else (step - 1) // 2, epoch=(step - 1) % 2 + 1,
+            train_loss=1.0, log_loss=loss + 0.1 * (steps - step), accuracy=share, seconds=1.0 + number % 7,
+            train_images=80, train_images_s=80.0, score_images_s=200.0, peak_mb=100.0, views=1, micro_batch=16, note="",
         )
         for step in range(1, steps + 1)
     ]  # fmt: skip
