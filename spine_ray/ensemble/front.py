@@ -90,6 +90,7 @@ def _ways(problem: Problem) -> list[Rules]:
     most = math.inf if problem.rules.max_cost is None else problem.rules.max_cost
     return [
         whole,
+        replace(whole, tie_band=1.0),  # in which equal candidates are left out: fewer members
         *(replace(free, price=float(price)) for price in prices),
         *(replace(free, max_cost=float(budget)) for budget in budgets if low < budget < most),
     ]
