@@ -5,18 +5,22 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
 from spine_ray.core.activations import open_inputs
+from spine_ray.core.epoch_record import ALL_FOLDS
+from spine_ray.core.features import scoring_features
 from spine_ray.core.fit import Fit
 from spine_ray.core.network import Network
+from spine_ray.core.probe import refitted_head
 from spine_ray.core.ship import REFIT
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
-from spine_ray.space.config import TrialConfig
+from spine_ray.space.config import TrialConfig, probe_config
 from spine_ray.study.control import read_control
 from spine_ray.study.events import EpochDone, TrialEnded, TrialResumed, TrialStarted
 from spine_ray.study.hold import held
@@ -35,6 +39,8 @@ from tests.support.tier_study import (
     CLASSES,
     EPOCHS,
     FOLDS,
+    GOOD,
+    SIDE,
     STARTS,
     TIER,
     TierRun,
@@ -168,7 +174,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_tells_no_epoch_twi
     for _ in range(2):  # the ledger knows one of them, the checkpoint both
         interrupted_worker.next_epoch(study.spec, request)
     interrupted = trials_from_events(first)[config.trial_id]
-    again = run_tier(study, pool, known=(interrupted, *others))
+    again = run_tier(study, pool, known=(interrupted, *others), reduction=1)  # the others may be better
     steps = [event.step for event in again.events if isinstance(event, EpochDone)]
     assert steps == list(range(2, EPOCHS * FOLDS + 1))
     (resumed,) = [event for event in again.events if isinstance(event, TrialResumed)]
@@ -182,6 +188,39 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_tells_no_epoch_twi
     assert not study.paths.checkpoint(config.trial_id).exists(), "removed when the trial ends"
 
 
+@pytest.fixture
+def untouched(tmp_path: Path) -> Iterator[TierStudy]:
+    """A study in which nothing was trained."""
+    paths = StudyPaths(tmp_path / "study")
+    with held(paths) as lock:
+        yield write_tier_study(tmp_path, paths, lock.token)
+
+
+def test_probes_are_trials_of_one_step_of_which_none_is_stopped(untouched: TierStudy, pool: WorkerPool) -> None:
+    study = untouched
+    probes = tuple(probe_config(backbone, SIDE) for backbone in TIER.backbones)
+    run = run_tier(study, pool, starts=probes, most_trials=len(probes), control=probes[0])
+    assert list(run.trials) == [probe.trial_id for probe in probes]
+    for probe, trial in zip(probes, run.trials.values(), strict=True):
+        mine = [event for event in run.events if event.trial_id == probe.trial_id]
+        if probe.backbone == BROKEN:
+            assert [type(event) for event in mine] == [TrialStarted, TrialEnded]
+            assert trial.status == "failed"
+            continue
+        assert [type(event) for event in mine] == [TrialStarted, EpochDone, TrialEnded]
+        (step,) = trial.epochs
+        assert (step.step, step.fold, trial.status) == (1, ALL_FOLDS, "completed")
+        logits, labels = read_oof(study.paths, probe.trial_id, study.samples), study.samples.labels[study.samples.dev]
+        calibrated = log_probs(logits, fit_temperature(logits, labels))
+        assert log_loss(calibrated, labels) == pytest.approx(trial.log_loss, rel=1e-6)
+        assert not study.paths.checkpoint(probe.trial_id).exists(), "removed when the trial ends"
+    found = read_control(study.paths)
+    assert found is not None
+    assert found[1].shape == (len(study.samples.held_out(0)), len(CLASSES))
+    again = run_tier(study, pool, starts=probes, most_trials=len(probes), known=tuple(run.trials.values()))
+    assert again == TierRun([], ())
+
+
 def test_a_backbone_that_cannot_be_measured_is_told_beside_those_that_can(study: TierStudy, pool: WorkerPool) -> None:
     broken, good = measure_costs([STARTS[2], STARTS[0]], study.spec, pool)
     assert isinstance(broken, WorkFailure)
@@ -191,7 +230,7 @@ def test_a_backbone_that_cannot_be_measured_is_told_beside_those_that_can(study:
 
 
 def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: TierStudy, pool: WorkerPool) -> None:
-    configs = [STARTS[1], replace(STARTS[0], freeze=0.5)]
+    configs = [STARTS[1], replace(STARTS[0], freeze=0.5), probe_config(GOOD[0], SIDE)]
     fitted: list[Refit] = []
     assert refit_members(configs, study.spec, pool, fitted.append) == []
     assert [each.trial_id for each in fitted] == [each.trial_id for each in configs]
@@ -200,11 +239,12 @@ def test_members_are_fitted_on_all_dev_rows_and_score_as_fitted(study: TierStudy
     scored = score_rows(configs, study.spec, pool, rows)
     for config, logits in zip(configs, scored, strict=True):
         with safe_open(study.paths.refit(config.trial_id), framework="np") as file:
-            expected = {"trial_id": config.trial_id, "frozen": "random", "data_version": study.samples.version}
+            told = {"trial_id": config.trial_id, "frozen": "random", "data_version": study.samples.version}
             about = file.metadata()
-        assert {name: about[name] for name in expected} == expected
+        assert {name: about[name] for name in told} == told
         assert logits.shape == (len(rows), len(CLASSES))
-        np.testing.assert_allclose(logits, _fitted_here(study, config, rows), rtol=1e-3, atol=1e-3)
+        expected = _solved_here(study, config, rows) if config.is_probe else _fitted_here(study, config, rows)
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
 
 def _fitted_here(study: TierStudy, config: TrialConfig, rows: np.ndarray) -> np.ndarray:
@@ -217,6 +257,13 @@ def _fitted_here(study: TierStudy, config: TrialConfig, rows: np.ndarray) -> np.
     for epoch in range(config.training.epochs):
         fit.train_epoch(epoch)
     return fit.logits(rows)
+
+
+def _solved_here(study: TierStudy, probe: TrialConfig, rows: np.ndarray) -> np.ndarray:
+    """The head of all dev rows, on the features of others."""
+    samples, task = open_work(study.spec)
+    network = Network(probe, task.classes, task.seed, setup_of(study.spec, probe))
+    return refitted_head(task, samples.dev, network).logits(scoring_features(network, task, rows).values)
 
 
 def test_a_member_that_was_never_fitted_cannot_be_scored(study: TierStudy, pool: WorkerPool) -> None:
