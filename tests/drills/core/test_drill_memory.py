@@ -63,8 +63,8 @@ def make_task():
 def train(config, task):
     setup = Setup(device=torch.device("cpu"), arithmetic=FLOAT32, weights=None, activation_bytes=0)
     network = Network(config, 2, 0, setup)
-    inputs = pictures_for(config.recipe, network, task)
-    fit = Fit(config.recipe, task, np.arange(ROWS), 0, network.learner(ROWS), inputs)
+    inputs = pictures_for(config.training, network, task)
+    fit = Fit(config.training, task, np.arange(ROWS), 0, network.learner(ROWS), inputs)
     losses = [fit.train_epoch(epoch).train_loss for epoch in range(2)]
     told = {"micro_batch": fit.micro_batch, "note": fit.note, "losses": losses}
     return told, network.model.state_dict()
