@@ -15,8 +15,8 @@ from tests.support.fresh_environment import UV, FreshEnvironment
 
 ROOT = Path(__file__).parents[3]
 STUDY = "studies/smoke-pictures"
-SMALL = ("--set", "trials=1", "--set", "folds=2", "--set", "freeze=1.0", "--set", "recipe.lr=0.03")
-"""Heads on frozen features of a few pictures, in seconds."""
+SMALL = ("--set", "folds=2", "--set", "freeze=1.0")
+"""Probes of a few pictures, in seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def searched(bare, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("searched")
     write_pictures(folder / "pictures")
     words = ("search", "--space", "smoke", "--data", "pictures", "--workers", "0", *SMALL)
-    done = bare.run("spine-ray", *words, "--set", "recipe.batch_size=16", cwd=folder)
+    done = bare.run("spine-ray", *words, cwd=folder)
     (folder / "output").write_text(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
