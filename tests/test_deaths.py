@@ -44,7 +44,8 @@ def test_an_interrupted_search_stops_in_time_says_how_to_go_on_and_can(story: St
     assert killed.returncode == -signal.SIGKILL
     assert polite.returncode == 130, polite.output
     assert polite.was_in_time, (polite.seconds, polite.breath)
-    assert polite.output.splitlines()[-1] == "interrupted; the same command again goes on from here"
+    last = polite.output.splitlines()[-1]
+    assert last == "interrupted; the same command again goes on from here, with --finish it answers from what is there"
     assert "Traceback" not in polite.output
 
 

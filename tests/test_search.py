@@ -17,7 +17,10 @@ from tests.support.tiny_search import WORDS, exit_code, oof_bytes, run, run_here
 
 pytestmark = pytest.mark.long
 
-TIERS = ("light", "mid", "heavy")
+SHORT = (
+    *("--space", "smoke", "--data", "pictures", "--study", "short", "--workers", "0"),
+    *("--set", "freeze=1.0"),  # probes alone
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +116,14 @@ def test_gates_look_at_the_light_probes_first_and_compare_at_a_stage(
 @pytest.fixture(scope="module")
 def short(tiny_search: Path) -> subprocess.CompletedProcess[str]:
     """A search with less time than an answer takes."""
-    words = ("--space", "smoke", "--data", "pictures", "--study", "short", "--workers", "0", "--budget", "1s")
-    return run_here(tiny_search, *words)
+    return run_here(tiny_search, *SHORT, "--budget", "1s")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_search: Path, short: object) -> tuple[bytes, subprocess.CompletedProcess[str]]:
+    """The ledger of that search, and what --finish printed."""
+    ledger = StudyPaths(tiny_search / "short").ledger.read_bytes()
+    return ledger, run_here(tiny_search, *SHORT, "--finish")
 
 
 def test_a_budget_that_holds_no_probe_is_refused_with_the_least_that_would_do(
@@ -133,11 +142,10 @@ def test_a_budget_that_holds_no_probe_is_refused_with_the_least_that_would_do(
     assert not StudyPaths(tiny_search / "short").ensemble.exists()
 
 
-def test_finish_answers_from_what_is_there(tiny_search: Path, short: object) -> None:
-    paths = StudyPaths(tiny_search / "short")
-    ledger = paths.ledger.read_bytes()
-    words = ("--space", "smoke", "--data", "pictures", "--study", "short", "--workers", "0", "--finish")
-    done = run_here(tiny_search, *words)
+def test_finish_answers_from_what_is_there(
+    tiny_search: Path, finished: tuple[bytes, subprocess.CompletedProcess[str]]
+) -> None:
+    paths, (ledger, done) = StudyPaths(tiny_search / "short"), finished
     assert done.returncode == 0, done.stderr
     assert paths.ledger.read_bytes() == ledger, "nothing was trained"
     (member,) = json.loads(paths.ensemble.read_text())["members"]
@@ -146,6 +154,20 @@ def test_finish_answers_from_what_is_there(tiny_search: Path, short: object) -> 
     assert len(read_record(paths.root).test_openings) == 1
     assert paths.report.exists()
     assert not paths.plan.exists()
+
+
+def test_a_search_of_probes_alone_goes_on_after_the_one_that_was_made(
+    tiny_search: Path, finished: tuple[bytes, subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_here(tiny_search, *SHORT)
+    assert done.returncode == 0, done.stderr
+    paths = StudyPaths(tiny_search / "short")
+    assert paths.ledger.read_bytes().startswith(finished[0]), "what was made is kept"
+    trials = trials_from_events(read_ledger(paths.ledger)).values()
+    assert len(trials) == 6
+    assert all(trial.config.is_probe and trial.is_completed and not trial.resumed for trial in trials)
+    assert "The best found of every backbone is among the rows above." in done.stdout
+    assert len(read_record(paths.root).test_openings) == 1, "opened by the first answer only"
 
 
 def test_finish_of_a_study_in_which_nothing_was_completed_says_so(tiny_search: Path) -> None:
