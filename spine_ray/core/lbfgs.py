@@ -14,6 +14,8 @@ _MAX_TRIALS = 20
 """Points that one line search looks at."""
 _FLATTER, _ACROSS = 0.9, 0.5
 """A step ends where the slope is at most this share of the first one: still downwards, or already upwards."""
+_DECREASE = 1e-4
+"""The value falls at least by this share of what the first slope promises, rounding aside (Armijo's rule)."""
 _LONGER = 4.0
 """The factor by which a step that is too short grows."""
 
@@ -116,7 +118,7 @@ def _line_search(objective: Objective, here: Minimum, direction: Tensor) -> Mini
         point = here.point + length * direction
         value, gradient = objective(point)
         slope = _dot(gradient, direction)
-        if not value <= here.value + noise or not slope <= -_ACROSS * first:
+        if not value <= here.value + _DECREASE * length * first + noise or not slope <= -_ACROSS * first:
             high, high_slope = length, slope
         elif slope < _FLATTER * first:
             low, low_slope = length, slope
@@ -128,9 +130,9 @@ def _line_search(objective: Objective, here: Minimum, direction: Tensor) -> Mini
 
 
 def _between(low: float, low_slope: float, high: float, high_slope: float) -> float:
-    """Return a length between the two: where the secant of their slopes is flat, but well inside."""
+    """Return a length between the two: where the secant of their slopes is flat, but at most in the middle."""
     share = low_slope / (low_slope - high_slope) if 0.0 < high_slope < math.inf else 0.5
-    return low + (high - low) * min(max(share, 0.1), 0.9)
+    return low + (high - low) * min(max(share, 0.1), 0.5)
 
 
 def _dot(one: Tensor, other: Tensor) -> float:

@@ -94,7 +94,7 @@ def check_training(config: TrialConfig, task: Task, folds: npt.NDArray[np.int8],
 
 
 def _clean_features(frozen: Network, task: Task, dev: Rows, rows: Rows) -> Features:
-    """Return the features of the scoring view of some dev rows, (rows, features): of a probe's, where there can be one."""
+    """Return the features of the scoring view of some dev rows, (rows, features): a probe's, where there can be one."""
     if frozen.can_be_probed:
         return scoring_features(frozen, task, dev).values[np.searchsorted(dev, rows)]
     return clean_features(frozen, task, rows)

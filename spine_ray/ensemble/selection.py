@@ -101,8 +101,8 @@ def select(  # noqa: PLR0913 - the one public entry: every argument is a fact or
 
     Members are calibrated by a temperature, pooled and picked greedily on OOF log-loss. The gain over the single best
     is measured by doing all of this again along the folds; where it is not above 0, the answer is the single best
-    model (unless members are pinned). Where its 95 % interval includes 0 the reason says so. Of more than 64 candidates, a greedy search on the probability of
-    the true class alone picks those that are calibrated and pooled.
+    model (unless members are pinned). Where its 95 % interval includes 0 the reason says so. Of more than 64
+    candidates, a greedy search on the probability of the true class alone picks those that are calibrated and pooled.
 
     Args:
         logits: (members, samples, classes), OOF logits of the candidates, all on the same rows; may be memory-mapped.

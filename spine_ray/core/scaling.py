@@ -29,7 +29,7 @@ class ScaledFeatures:
     """(features,); 0 for a constant feature."""
 
     def part(self, rows: Tensor) -> "ScaledFeatures":
-        """Return some of the rows."""
+        """Return some of the rows, by their indices."""
         return replace(self, values=self.values[rows])
 
     def largest_entry(self, point: Tensor) -> float:
@@ -77,7 +77,7 @@ def scale_features(rows: Tensor) -> ScaledFeatures:
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the features' means and what to multiply them with, both (features,)."""
-    chunks = rows.split(_CHUNK)
+    chunks = [rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK)]
     mean = (torch.stack([chunk.sum(0, dtype=torch.float64) for chunk in chunks]).sum(0) / len(rows)).to(rows.dtype)
     squares = torch.stack([(chunk - mean).square_().sum(0, dtype=torch.float64) for chunk in chunks])
     deviation = (squares.sum(0) / len(rows)).sqrt()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from spine_ray.core.scaled_features import scale_features
+from spine_ray.core.scaling import scale_features
 
 
 def rows(number: int, width: int, seed: int = 0) -> np.ndarray:
