@@ -67,9 +67,9 @@ class EpochDone:
     train_images: int
     """Images trained on, counting repeats; of a probe those whose features there are."""
     train_images_s: float
-    """While training; where a frozen prefix's activations are kept, of what comes behind it; of a probe, rows solved."""
+    """While training; where a frozen prefix's activations are kept, of what is behind it; of a probe, rows solved."""
     score_images_s: float
-    """Held-out images; where a frozen prefix's activations are kept, of what comes behind it; of a probe, its passes."""
+    """Held-out images; where a frozen prefix's activations are kept, of what is behind it; of a probe, its passes."""
     peak_mb: float
     """Peak memory of the worker process (of the device on a GPU), MB."""
     views: int
