@@ -58,8 +58,7 @@ def forecast(*costs: Cost, stretch: float = 1.0, built: Sequence[TrialConfig] = 
 def trial(seconds: float, status: Status | None, of: TrialConfig) -> Trial:
     started = TrialStarted(
         trial_id=of.trial_id, tier="light", config=of, family="resnet", is_start=not of.is_probe, total_steps=2,
-        params=1,
-        macs=1, weights_source="hub", licence="unknown", data_version="rows", time=0.0,
+        params=1, macs=1, weights_source="hub", licence="unknown", data_version="rows", time=0.0,
     )  # fmt: skip
     epochs = tuple(
         EpochDone(
@@ -247,8 +246,7 @@ def admission(**changes: Any) -> Admission:
     first, start = config(), config("vit")
     values: dict[str, Any] = {
         "budget": Budget(began=0.0, seconds=1_000.0, reserve=200.0), "since": 0.0, "tier": 0, "tiers": 3,
-        "reserve": 300.0,
-        "starts": frozenset({first.trial_id, start.trial_id}), "first": first.trial_id,
+        "reserve": 300.0, "starts": frozenset({first.trial_id, start.trial_id}), "first": first.trial_id,
     }  # fmt: skip
     return Admission(**{**values, **changes})
 

@@ -5,11 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from timm.models import register_model, resnet
+from timm.models.resnet import ResNet
 
+from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
+from spine_ray.study.trials import trials_from_events
 from spine_ray.workers.in_process import InProcessPool, in_process_pool
 from spine_ray.workers.layout import PoolLayout
 from tests.support.tiny_search import ROOT, WORDS, exit_code, run_here
@@ -80,6 +85,32 @@ def test_a_breakpoint_in_a_training_step_stops_there_and_leaving_the_debugger_le
     assert '"event": "ended"' not in ledger, "a debugger that is left is no failure of the trial"
     again = run_here(tiny_search, *WORDS, "--study", "debugged", "--workers", "0", "--resume")
     assert again.returncode == 0, again.stderr
+
+
+class Unteachable(ResNet):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise RuntimeError("this layer does not train")
+        return super().forward(x)
+
+
+@register_model
+def unteachable_resnet(pretrained: bool = False, **args: Any) -> ResNet:
+    model = resnet.test_resnet(**args)
+    model.__class__ = Unteachable
+    return model
+
+
+def test_a_backbone_that_cannot_be_measured_is_a_failed_row_beside_an_answer(tiny_search: Path) -> None:
+    changes = ("backbone=[unteachable_resnet, test_resnet]", "trials=2", "recipe.epochs=1")
+    words = [word for change in changes for word in ("--set", change)]
+    done = run_here(tiny_search, *WORDS, "--study", "unteachable", "--workers", "0", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "unteachable_resnet cannot be measured: RuntimeError: this layer does not train" in done.stdout
+    trials = trials_from_events(read_ledger(StudyPaths(tiny_search / "unteachable").ledger)).values()
+    status = {trial.config.backbone: trial.status for trial in trials}
+    assert status == {"unteachable_resnet": "failed", "test_resnet": "completed"}
+    assert "on the test split" in done.stdout
 
 
 def test_torch_has_its_threads_back_afterwards() -> None:

@@ -135,6 +135,7 @@ def _rehearse(
         device=desk.device,
         events=list(desk.events),
         costs=dict(costs),
+        unmeasurable=set(desk.unmeasurable),
     )
     clock = VirtualClock(time.time())
     rehearsal = Rehearsal(
