@@ -32,7 +32,7 @@ def epochs_of(request: SearchRequest) -> set[int]:
 def test_the_sample_brings_its_own_size_to_a_ladder_made_for_photographs() -> None:
     request = request_of(["--space", "ladder"], open_source(None))
     space = request.spaces[0]
-    assert (space.folds, request.budget_s) == (3, 13 * 60)
+    assert (space.folds, request.budget_s) == (3, 6 * 60)
     assert {resolution for tier in space.tiers for resolution in tier.resolutions} == {32}
     assert epochs_of(request) == {SAMPLE_EPOCHS}
     assert request.study == Path("studies/ladder-digits")
