@@ -1,7 +1,6 @@
 """The small weights that come along are worth freezing: a head on them beats one on random weights, on real scans."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +17,9 @@ from spine_ray.data.digits import digits_source
 from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
+from spine_ray.space.stand_ins import STAND_INS, stand_ins_folder
 
-FOLDER = Path(__file__).parents[3] / "search_spaces" / "small_weights"
-MODELS = ("test_efficientnet", "test_byobnet", "test_resnet", "test_convnext", "test_vit", "test_vit2")
+MODELS = tuple(row.backbone for row in STAND_INS)
 RESOLUTION, TRAINED, HELD_OUT = 32, 600, 300
 SEEDS = (0, 1, 2)
 MARGIN = 0.08
@@ -28,7 +27,7 @@ MARGIN = 0.08
 
 
 def weights_file(model):
-    return FOLDER / f"{model}.safetensors"
+    return stand_ins_folder() / f"{model}.safetensors"
 
 
 @pytest.fixture(scope="module")
