@@ -16,9 +16,13 @@ from spine_ray.core.weights import (
     WeightsOutOfReachError,
     gather_weights,
     on_this_machine,
+    weights_again,
+    weights_from_cache,
     weights_from_folder,
     weights_from_hub,
+    weights_of_stand_ins,
 )
+from spine_ray.space.stand_ins import stand_ins_folder
 from tests.support.loopback_hub import loopback_hub, point_client_at, refusing_hub, repository_of
 
 TAGGED = "resnet50.a1_in1k"
@@ -324,3 +328,38 @@ def test_a_safetensors_file_whose_first_byte_is_that_of_a_pickle_is_read(tmp_pat
             assert weights_from_folder(tmp_path, ["test_vit"]).files == {"test_vit": path}
             return
     raise AssertionError("no header of such a length")
+
+
+def test_the_cache_alone_answers_with_all_or_nothing_and_nobody_is_asked(hub, cache, files):
+    assert weights_from_cache(MODELS) is None
+    assert hub.asked == []
+    one = from_hub(MODELS[0])
+    asked = len(hub.asked)
+    assert weights_from_cache(MODELS) is None
+    assert weights_from_cache(MODELS[:1]) == one
+    assert len(hub.asked) == asked
+
+
+def test_what_has_no_pretrained_weights_is_in_no_cache(cache):
+    assert weights_from_cache(["lcnet_035"]) is None
+
+
+def test_a_damaged_file_in_the_cache_counts_as_missing(hub):
+    file = from_hub("test_resnet").files["test_resnet"]
+    file.resolve().write_bytes(b"half")
+    assert weights_from_cache(["test_resnet"]) is None
+
+
+def test_weights_are_found_again_where_a_study_took_them_from(hub, tmp_path):
+    (tmp_path / "test_vit.safetensors").write_bytes(b"tensors")
+    folder = weights_from_folder(tmp_path, ["test_vit"])
+    for first in (from_hub("test_resnet"), folder, weights_of_stand_ins(["test_resnet", "test_vit"])):
+        assert weights_again(first.source, list(first.files), [].append) == first
+
+
+def test_stand_ins_have_their_weights_in_the_package_and_nobody_else_has(cache):
+    weights = weights_of_stand_ins(["test_vit"])
+    assert (weights.kind, weights.source) == ("pretrained", "stand-ins")
+    assert weights.files == {"test_vit": stand_ins_folder() / "test_vit.safetensors"}
+    with pytest.raises(ValueError, match=r"lacks resnet18\.safetensors"):
+        weights_of_stand_ins(["resnet18"])

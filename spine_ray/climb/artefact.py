@@ -10,7 +10,7 @@ from typing import Any
 
 from spine_ray.climb.choice import price_of, stored_choice
 from spine_ray.climb.pick import StoredStudy
-from spine_ray.core.weights import weights_from_folder, weights_from_hub
+from spine_ray.core.weights import weights_again
 from spine_ray.ensemble.cascade import OofRows, plan_cascade
 from spine_ray.ensemble.mix import Mix
 from spine_ray.ladder.evidence import gather
@@ -41,12 +41,7 @@ class StudyTensors:
         weights, backbone = self._study.record.weights, member.config.backbone
         if weights.kind == "random" or member.config.freeze == 0.0:
             return None
-        found = (
-            weights_from_hub([backbone], _log.info)
-            if weights.source == "hub"
-            else weights_from_folder(Path(weights.source), [backbone])
-        )
-        path = found.files[backbone]
+        path = weights_again(weights.source, [backbone], _log.info).files[backbone]
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != weights.hashes.get(backbone):
                 raise ValueError(f"{path} is not the file of {backbone} that the study began with")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from spine_ray.climb.prepare import Prepared
 from spine_ray.climb.request import SearchRequest
-from spine_ray.core.backbone import licence_of
 from spine_ray.data.samples import Samples
 from spine_ray.ladder.budget import RECKONING_IS_OFF, FoldSizes, Forecast, observed_stretch, reckon
 from spine_ray.space.config import TrialConfig
@@ -162,7 +161,7 @@ class Known:
                 params=facts.params,
                 macs=facts.macs,
                 weights_source=self.prepared.weights.source,
-                licence=licence_of(config.backbone),
+                licence=self.prepared.licence_of(config.backbone),
                 data_version=self.samples.version,
                 time=time.time(),
             )

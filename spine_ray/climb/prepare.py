@@ -5,17 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spine_ray.climb.request import SearchRequest
-from spine_ray.core.backbone import BackboneFacts, check_name, facts, family_of
+from spine_ray.core.backbone import BackboneFacts, check_name, facts, family_of, licence_of
 from spine_ray.core.weights import (
     RANDOM,
     Weights,
     WeightsOutOfReachError,
+    weights_from_cache,
     weights_from_folder,
     weights_from_hub,
+    weights_of_stand_ins,
 )
 from spine_ray.show.live import Progress
 from spine_ray.space.load import drop_frozen
 from spine_ray.space.schema import Space, TierSpace
+from spine_ray.space.stand_ins import STAND_INS_LICENCE, STAND_INS_SOURCE, is_stand_in, stand_ins_of, with_stand_ins
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import WeightsRecord, read_record
 
@@ -35,6 +38,10 @@ class Prepared:
         """Return what the study remembers of the weights."""
         return WeightsRecord(kind=self.weights.kind, source=self.weights.source, hashes=self.weights.hashes())
 
+    def licence_of(self, backbone: str) -> str:
+        """Return the licence of a backbone's initial weights, or `unknown`."""
+        return STAND_INS_LICENCE if self.weights.source == STAND_INS_SOURCE else licence_of(backbone)
+
     @property
     def largest_resolution(self) -> int:
         """The largest input any trial may have, px."""
@@ -47,26 +54,38 @@ def prepare(request: SearchRequest, classes: int, is_sample: bool, progress: Pro
     Raises:
         ValueError: If a backbone is unknown, weights are missing, or nothing of a tier can be built.
     """
-    backbones = _backbones(request.spaces)
-    for backbone in backbones:
+    for backbone in _backbones(request.spaces):
         check_name(backbone)
-    weights = find_weights(_choice(request), backbones, is_sample, progress)
-    spaces = request.spaces
+    spaces, weights = find_weights(request, is_sample, progress)
     if weights.kind == "random":
         spaces = tuple(_without_frozen(space, request.sets, progress) for space in spaces)
     known: dict[tuple[str, int], BackboneFacts] = {}
     kept = tuple(_buildable(space, classes, known, progress) for space in spaces)
-    return Prepared(
-        spaces=kept, weights=weights, facts=known, families={backbone: family_of(backbone) for backbone in backbones}
-    )
+    families = {backbone: family_of(backbone) for backbone in _backbones(spaces)}
+    return Prepared(spaces=kept, weights=weights, facts=known, families=families)
 
 
-def find_weights(choice: str, backbones: Sequence[str], is_sample: bool, progress: Progress) -> Weights:
-    """Resolve `--weights`; only the built-in sample may fall back to random ones, and says so loudly.
+def find_weights(request: SearchRequest, is_sample: bool, progress: Progress) -> tuple[tuple[Space, ...], Weights]:
+    """Resolve `--weights`; return the spaces with what climbs in them, and the weights.
+
+    Only the sample has stand-ins: it downloads nothing unless asked, so where the local cache lacks the spaces' own
+    weights, small backbones climb whose weights come along. A study goes on with what it began with.
 
     Raises:
         ValueError: If the weights are out of reach, with the ways out.
     """
+    backbones, began = _backbones(request.spaces), _source_of(request)
+    if request.weights != "auto":
+        return request.spaces, _weights_of(request.weights, backbones, progress)
+    if began is not None and began != STAND_INS_SOURCE:
+        return request.spaces, _weights_of("pretrained" if began == "hub" else began, backbones, progress)
+    if not is_sample:
+        return request.spaces, _weights_of("auto", backbones, progress)
+    found = weights_from_cache(backbones) if began is None else None
+    return (request.spaces, found) if found is not None else _stood_in(request, progress)
+
+
+def _weights_of(choice: str, backbones: Sequence[str], progress: Progress) -> Weights:
     if choice == "random":
         return RANDOM
     if choice not in ("auto", "pretrained"):
@@ -74,23 +93,54 @@ def find_weights(choice: str, backbones: Sequence[str], is_sample: bool, progres
     try:
         return weights_from_hub(backbones, progress.say)
     except WeightsOutOfReachError as error:
-        if is_sample and choice == "auto":
-            progress.say(f"WARNING: no pretrained weights: {error}.")
-            progress.say("WARNING: the sample goes on with RANDOM weights. Its numbers say nothing of fine-tuning.")
-            return RANDOM
         raise ValueError(
             f"no pretrained weights: {error}. Run once with network, or name a folder of safetensors files "
             "(--weights DIR), or ask for --weights random"
         ) from error
 
 
-def _choice(request: SearchRequest) -> str:
-    """Return what `--weights` means: in a study that exists, `auto` is what the study began with."""
-    paths = StudyPaths(request.study)
-    if request.weights != "auto" or not paths.record.exists():
-        return request.weights
-    source = read_record(request.study).weights.source
-    return "pretrained" if source == "hub" else source
+def _source_of(request: SearchRequest) -> str | None:
+    """Return where the weights of a study that exists come from: there, `auto` is what it began with."""
+    exists = StudyPaths(request.study).record.exists()
+    return read_record(request.study).weights.source if exists else None
+
+
+def _stood_in(request: SearchRequest, progress: Progress) -> tuple[tuple[Space, ...], Weights]:
+    """Return the spaces with stand-ins in the tiers whose backbones nobody asked for with `--set`, and say so."""
+    spaces = tuple(_with_stand_ins(space, request.sets) for space in request.spaces)
+    backbones = _backbones(spaces)
+    own = [backbone for backbone in backbones if not is_stand_in(backbone)]
+    if own:
+        progress.say(f"WARNING: the local cache lacks weights of {', '.join(own)}, for which nothing stands in.")
+        progress.say(
+            "WARNING: the sample goes on with RANDOM weights. Its numbers say nothing of fine-tuning "
+            "(--weights pretrained downloads)."
+        )
+        return request.spaces, RANDOM
+    replaced = [
+        f"tier {tier.name}: {', '.join(tier.backbones)} for {', '.join(before.backbones)}"
+        for space, climbing in zip(request.spaces, spaces, strict=True)
+        for before, tier in zip(space.tiers, climbing.tiers, strict=True)
+        if tier is not before
+    ]
+    if replaced:
+        progress.say(
+            "the local cache lacks pretrained weights, and the sample downloads nothing unless asked (--weights "
+            "pretrained): small stand-ins climb, whose numbers say nothing about the backbones they stand for"
+        )
+    for line in replaced:
+        progress.say(line)
+    return spaces, weights_of_stand_ins(backbones)
+
+
+def _with_stand_ins(space: Space, sets: Sequence[str]) -> Space:
+    asked = {text.partition("=")[0].strip() for text in sets}
+    tiers = []
+    for index, tier in enumerate(space.tiers):
+        if not asked & {"backbone", f"tiers.{tier.name}.backbone"} and not all(map(is_stand_in, tier.backbones)):
+            tier = with_stand_ins(tier, stand_ins_of(tier, index, {family_of(backbone) for backbone in tier.backbones}))
+        tiers.append(tier)
+    return replace(space, tiers=tuple(tiers))
 
 
 def _backbones(spaces: Sequence[Space]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from spine_ray.ladder.evidence import Evidence, gather
 from spine_ray.show.board import Answer, FailureRow, FinalBoard, FinalResult
 from spine_ray.show.report import ReportPage
 from spine_ray.show.words import times_text
+from spine_ray.space.stand_ins import STAND_INS_SOURCE
 
 
 def page_of(study: StudyFiles) -> ReportPage:
@@ -188,15 +189,20 @@ def _failures(study: StudyFiles) -> tuple[FailureRow, ...]:
 
 def _facts(study: StudyFiles) -> dict[str, str]:
     samples, record = study.samples, study.record
-    source = record.weights.source
     return {
         "data": "digits, the built-in sample" if record.data == "digits" else record.data,
         "rows": f"{len(samples.dev)} dev in {samples.num_folds} folds, {len(samples.test)} test",
         "classes": str(len(samples.classes)),
-        "weights": source if source in ("hub", "random") else f"{Path(source).name} (a folder)",
+        "weights": _weights(record.weights.source),
         "seed": str(record.seed),
         "trials": str(len(study.present)),
     }
+
+
+def _weights(source: str) -> str:
+    if source == STAND_INS_SOURCE:
+        return "small stand-ins that come along, not the space's own backbones"
+    return source if source in ("hub", "random") else f"{Path(source).name} (a folder)"
 
 
 def _commands(study: StudyFiles) -> tuple[str, ...]:

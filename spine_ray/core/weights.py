@@ -1,9 +1,9 @@
-"""Initial weights: a folder the user names, the local cache, the hub, or random; decided once for a study."""
+"""Initial weights: a folder the user names, the cache, the hub, this package or random; decided once for a study."""
 
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timm.models import get_pretrained_cfg
@@ -22,6 +22,7 @@ from spine_ray.core.hub import (
     is_damaged,
 )
 from spine_ray.space.recipes import WeightsKind
+from spine_ray.space.stand_ins import STAND_INS_SOURCE, stand_ins_folder
 
 SUMS_FILE = "SHA256SUMS"
 """In a folder of weights: what its files hash to, in the form that `sha256sum --check` reads."""
@@ -36,7 +37,7 @@ class Weights:
 
     kind: WeightsKind
     source: str
-    """`random`, `hub`, or the folder."""
+    """`random`, `hub`, `stand-ins`, or the folder."""
     files: dict[str, Path]
     """By backbone; empty for random."""
 
@@ -93,6 +94,49 @@ def weights_from_folder(folder: Path, backbones: Sequence[str]) -> Weights:
     if missing:
         raise ValueError(f"the weights folder {folder} lacks {', '.join(missing)}")
     return Weights(kind="pretrained", source=str(folder), files=files)
+
+
+def weights_from_cache(backbones: Sequence[str]) -> Weights | None:
+    """Take every backbone's weights from the local cache, None unless all are there; nobody else is asked.
+
+    A file that is damaged counts as missing, and so does what has no pretrained weights at all.
+    """
+    files: dict[str, Path] = {}
+    for backbone in backbones:
+        repository = _hub_id(backbone)
+        found = None if repository is None else cached(repository)
+        if found is None:
+            return None
+        files[backbone] = found
+    # Asked last, because it reads whole files.
+    return None if any(map(is_damaged, files.values())) else Weights(kind="pretrained", source="hub", files=files)
+
+
+def weights_of_stand_ins(backbones: Sequence[str]) -> Weights:
+    """Take the weights of stand-ins from the package itself.
+
+    Raises:
+        ValueError: If a backbone is none of them.
+    """
+    return replace(weights_from_folder(stand_ins_folder(), backbones), source=STAND_INS_SOURCE)
+
+
+def weights_again(source: str, backbones: Sequence[str], tell: Tell) -> Weights:
+    """Find weights again where a study took them from.
+
+    Args:
+        source: `Weights.source` of weights that are not random.
+        backbones: Whose weights.
+        tell: Told what is fetched.
+
+    Raises:
+        ValueError: If some are not to be had from there.
+    """
+    if source == "hub":
+        return weights_from_hub(backbones, tell)
+    return (
+        weights_of_stand_ins(backbones) if source == STAND_INS_SOURCE else weights_from_folder(Path(source), backbones)
+    )
 
 
 def weights_from_hub(backbones: Sequence[str], tell: Tell) -> Weights:
@@ -183,10 +227,15 @@ def _gather_one(repository: str, path: Path, tell: Tell) -> str:
 
 
 def _repository(backbone: str) -> str:
-    config = get_pretrained_cfg(backbone)
-    if config is None or not config.hf_hub_id:
+    found = _hub_id(backbone)
+    if found is None:
         raise ValueError(f"{backbone} has no pretrained weights on the hub; use --weights random or a folder")
-    return str(config.hf_hub_id)
+    return found
+
+
+def _hub_id(backbone: str) -> str | None:
+    config = get_pretrained_cfg(backbone)
+    return str(config.hf_hub_id) if config is not None and config.hf_hub_id else None
 
 
 def _names(backbone: str) -> Iterator[str]:

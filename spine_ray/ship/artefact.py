@@ -25,7 +25,7 @@ class Member:
     """What it was measured in; kept wherever it runs, because it changes the last digits."""
     family: str
     weights_source: str
-    """Where its initial weights come from: `hub`, `random` or a folder."""
+    """Where its initial weights come from: `hub`, `random`, `stand-ins` (those that come along) or a folder."""
     licence: str
     """Of its pretrained weights, as timm records it."""
 

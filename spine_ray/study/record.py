@@ -18,7 +18,7 @@ class WeightsRecord:
     kind: str
     """`pretrained` or `random`."""
     source: str
-    """`hub`, `random`, or the folder the user named."""
+    """`hub`, `random`, `stand-ins` (those that come along), or the folder the user named."""
     hashes: dict[str, str]
     """sha256 of each backbone's file; empty for random."""
 
