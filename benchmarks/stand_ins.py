@@ -102,7 +102,7 @@ def _solved(rows: Features, labels: npt.NDArray[np.int64], penalty: float) -> nn
         solver.zero_grad()
         value = cross_entropy(head(inputs), targets) + penalty * head.weight.square().sum()
         torch.autograd.backward(value)
-        return float(value)
+        return float(value.detach())
 
     solver.step(loss)
     return head
