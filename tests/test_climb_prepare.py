@@ -219,8 +219,8 @@ def test_a_study_goes_on_with_what_it_began_with(cache: Path, asked: list[Any], 
     fill(cache)
     sources = {"stand-ins": stand_ins(), "hub": ladders_own(), "random": ladders_own()}
     for source, expected in sources.items():
-        begin(tmp_path / f"study of {source}", source)
-        space, weights, _ = found(replace(request_of(tmp_path), study=tmp_path / f"study of {source}"))
+        begin(tmp_path / f"study-{source}", source)
+        space, weights, _ = found(replace(request_of(tmp_path), study=tmp_path / f"study-{source}"))
         assert (climbing(space), weights.source, asked) == (expected, source, [])
 
 

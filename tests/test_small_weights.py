@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
@@ -7,13 +5,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from benchmarks import textures
+from benchmarks import small_weights, textures
 from spine_ray.core.backbone import make_model
 from spine_ray.core.freeze import classifier_names
+from spine_ray.space.stand_ins import STAND_INS, stand_ins_folder
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "search_spaces" / "small_weights"
-MODELS = ("test_efficientnet", "test_byobnet", "test_resnet", "test_convnext", "test_vit", "test_vit2")
+FOLDER = stand_ins_folder()
+MODELS = tuple(row.backbone for row in STAND_INS)
 TRANSFORMERS = ("test_vit", "test_vit2")
 
 
@@ -21,10 +19,9 @@ def weights_file(model):
     return FOLDER / f"{model}.safetensors"
 
 
-def test_there_is_one_file_a_model_and_together_they_are_small():
-    files = sorted(FOLDER.glob("*.safetensors"))
-    assert [path.stem for path in files] == sorted(MODELS)
-    assert sum(path.stat().st_size for path in files) <= 12e6
+def test_all_are_made_by_the_command_that_makes_them():
+    assert sorted(small_weights.SCHEDULES) == sorted(MODELS)
+    assert stand_ins_folder() == small_weights.FOLDER
 
 
 @pytest.mark.parametrize("model", MODELS)

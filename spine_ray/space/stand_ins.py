@@ -36,14 +36,14 @@ STAND_INS = (
         tier="light",
         family="efficientnet",
         params=99_196,
-        stands_for="EfficientNets and mobile nets of depthwise convolutions",
+        stands_for="EfficientNets and MobileNetV3",
     ),
     StandIn(
-        backbone="test_byobnet",
+        backbone="test_mambaout",
         tier="light",
-        family="byobnet",
-        params=199_856,
-        stands_for="small residual nets of mixed blocks with channel attention",
+        family="mambaout",
+        params=190_560,
+        stands_for="small nets of depthwise convolutions",
     ),
     StandIn(
         backbone="test_resnet",
@@ -51,6 +51,13 @@ STAND_INS = (
         family="resnet",
         params=372_688,
         stands_for="ResNets",
+    ),
+    StandIn(
+        backbone="test_byobnet",
+        tier="mid",
+        family="byobnet",
+        params=199_856,
+        stands_for="residual nets of mixed blocks with channel attention, as SE-ResNets",
     ),
     StandIn(
         backbone="test_convnext",
@@ -72,6 +79,13 @@ STAND_INS = (
         family="vit",
         params=390_720,
         stands_for="ViTs that average their patches, as DeiT III and SigLIP",
+    ),
+    StandIn(
+        backbone="edgenext_xx_small",
+        tier="heavy",
+        family="edgenext",
+        params=1_158_216,
+        stands_for="hybrids of convolutions and attention, as Swin and MaxViT",
     ),
 )
 """In climbing order."""
