@@ -184,6 +184,37 @@ def test_mlflow_has_a_run_for_every_trial(smoke: tuple[Path, subprocess.Complete
     assert tracked_trials(study) == set(trials_from_events(read_ledger(StudyPaths(study).ledger)))
 
 
+BAD_INPUT = {
+    "unknown space": (["--space", "laddr"], "laddr"),
+    "unknown key": (["--space", "tiny.yaml", "--set", "fold=3"], "folds"),
+    "unknown backbone": (["--space", "tiny.yaml", "--set", "backbone=resnet5O"], "resnet50"),
+    "missing data": (["--space", "tiny.yaml", "--data", "nowhere"], "nowhere"),
+    "empty data": (["--space", "tiny.yaml", "--data", "empty"], "empty"),
+    "one class": (["--space", "tiny.yaml", "--data", "single"], "only one class"),
+    "few samples": (["--space", "tiny.yaml", "--data", "few"], "seven"),
+    "no label column": (["--space", "tiny.yaml", "--data", "unlabelled.csv"], "label"),
+    "resolution": (["--space", "tiny.yaml", "--set", "resolution=0"], "resolution"),
+    "weights folder": (["--space", "tiny.yaml", "--weights", "empty"], "test_resnet.safetensors"),
+    "weights out of reach": (["--space", "resnet50", "--data", "pictures", "--weights", "auto"], "--weights random"),
+    "resume of nothing": (["--space", "tiny.yaml", "--data", "pictures", "--resume"], "--resume"),
+    "finish of nothing": (["--space", "tiny.yaml", "--data", "pictures", "--finish"], "--finish: there is no study"),
+    "finish and plan": (
+        ["--space", "tiny.yaml", "--data", "pictures", "--finish", "--plan"],
+        "--finish trains nothing",
+    ),
+    "budget": (["--space", "tiny.yaml", "--budget", "soon"], "soon"),
+    "workers": (["--space", "tiny.yaml", "--data", "pictures", "--workers", "999"], "--workers"),
+    "no such machine": (["--space", "tiny.yaml", "--data", "pictures", "--plan", "--on", "0"], "--on"),
+    "this process on a cluster": (
+        ["--space", "tiny.yaml", "--data", "pictures", "--workers", "0", "--address", "10.0.0.1:6379"],
+        "leave one away",
+    ),
+    "machine without a plan": (["--space", "tiny.yaml", "--data", "pictures", "--on", "8xGPU"], "--plan"),
+    "machine": (["--space", "tiny.yaml", "--data", "pictures", "--plan", "--on", "many"], "8xGPU"),
+    "no word": (["--space", "tiny.yaml", "--nonsense"], "--nonsense"),
+}
+
+
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_is_one_clear_line_and_changes_nothing(
     case: str, tiny_search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
