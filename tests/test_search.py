@@ -184,6 +184,25 @@ def test_mlflow_has_a_run_for_every_trial(smoke: tuple[Path, subprocess.Complete
     assert tracked_trials(study) == set(trials_from_events(read_ledger(StudyPaths(study).ledger)))
 
 
+def test_what_the_budget_cannot_fit_once_more_is_left_out_of_the_choice(
+    tiny_search: Path, smoke: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    study, _ = smoke
+    paths = StudyPaths(study)
+    lost, *_ = sorted(paths.refits())
+    lost.unlink()
+    ledger, fitted = paths.ledger.read_bytes(), {path.parent.name for path in paths.refits()}
+    words = ("--space", "smoke", "--data", "pictures", "--study", "smoke", "--workers", "0")
+    done = run_here(tiny_search, *words, "--finish", "--budget", "0.01s")
+    assert done.returncode == 0, done.stderr
+    assert paths.ledger.read_bytes() == ledger
+    left_out = re.findall(r"(\S+) is left out of the choice: the budget does not hold its refit", done.stdout)
+    assert lost.parent.name in left_out
+    assert not fitted & set(left_out), "what is fitted takes no time"
+    members = {each["trial_id"] for each in json.loads(paths.ensemble.read_text())["members"]}
+    assert members and not members & set(left_out)
+
+
 BAD_INPUT = {
     "unknown space": (["--space", "laddr"], "laddr"),
     "unknown key": (["--space", "tiny.yaml", "--set", "fold=3"], "folds"),
