@@ -11,8 +11,6 @@ from spine_ray.core.views import Augmentation, render, scoring_boxes, training_b
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
 
-SCREENED_ROWS = 4000
-"""Rows that are looked at, at most: enough to tell backbones apart by a few hundredths of a nat."""
 _NEIGHBOURS = 10
 _PENALTIES = tuple(float(10.0**power) for power in range(0, 7))
 """Among which the probe chooses, by its own leave-one-out error."""

@@ -88,11 +88,6 @@ class StudyPaths:
         return self.root / "history.json"
 
     @property
-    def screening(self) -> Path:
-        """What each backbone's frozen features promise."""
-        return self.root / "screening.json"
-
-    @property
     def plan(self) -> Path:
         """What the last search was predicted to cost."""
         return self.root / "plan.json"

@@ -184,7 +184,7 @@ def _others(paths: StudyPaths) -> Iterator[Damage]:
     again = "it is made again by the next search"
     checks: tuple[tuple[Path, Callable[[Path], None], str], ...] = (
         *((path, _check_json, _ANEW) for path in (paths.audit, paths.comparison, paths.plan, paths.gates)),
-        *((path, _check_json, again) for path in (paths.checks, paths.screening)),
+        (paths.checks, _check_json, again),
         (paths.trials, _check_table, _ANEW),
         (paths.control, _check_table, again),
         (paths.contact_sheet, _check_picture, again),

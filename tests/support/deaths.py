@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from spine_ray.climb.interruption import GRACE_S
 from spine_ray.study.events import EpochDone, TrialEnded
 from spine_ray.study.ledger import read_ledger
@@ -194,8 +196,8 @@ def check_that_they_are_one(story: Story) -> None:
     # A life may train one epoch again that the last one had not kept, or two where epochs are shorter than a save; more
     # only where the disk is so slow that keeping each would take more than its share of the time.
     done = [event for event in events if isinstance(event, EpochDone)]
-    epoch = min(event.seconds for event in done)
-    lost = [3 + BREATHS * death.save / SHARE / epoch * (death.save > SHARE * epoch) for death in story.deaths]
+    epoch = float(np.median([event.seconds for event in done]))
+    lost = [max(3.0, death.save / SHARE / epoch) for death in story.deaths]
     assert len(done) <= epochs_in(story.calm) + sum(lost)
 
 

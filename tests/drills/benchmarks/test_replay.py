@@ -16,7 +16,7 @@ from spine_ray.core.epoch_record import ALL_FOLDS, EpochRecord
 from spine_ray.data.samples import Samples
 from spine_ray.space.load import load_space
 
-DEV, FRESH, CLASSES, FOLDS, EPOCHS = 300, 1500, 5, 3, 4
+DEV, FRESH, CLASSES, FOLDS, EPOCHS = 300, 24_000, 5, 3, 4
 SKILL = {"light": 1.0, "mid": 1.0, "heavy": 2.0}
 """How far the true class's logit stands out, by tier: mid brings nothing, heavy much."""
 SPACE_OF_GRID = load_space(str(SPACE))
@@ -103,8 +103,7 @@ def test_the_gates_intervals_hold_the_truth_that_was_drawn(archive: Archive) -> 
     told = summary("drawn", judged)
     assert told["covered"] >= 0.8  # type: ignore[operator]
     assert {each.after for each in judged} == {"mid"}
-    # On 1,500 rows two trials of one skill differ by 0.03 nats in standard deviation, in every replay by the same.
-    assert abs(float(np.mean([each.true_gain for each in judged]))) < 0.05
+    assert abs(float(np.mean([each.true_gain for each in judged]))) < 0.02
     assert told["wrong"] <= 0.1  # type: ignore[operator]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fuzzing import DATA_TARGETS, hunt
+from tests.support.fuzzing import DATA_TARGETS, SAME_CASES, hunt
 
 CASES = 5_000
 """Of a target, before its share; with `fuzz_studies` a hundred thousand."""
@@ -14,6 +14,11 @@ CASES = 5_000
 @pytest.mark.parametrize("name", DATA_TARGETS)
 def test_anything_is_read_or_refused_in_a_line(name: str, tmp_path: Path) -> None:
     hunt(DATA_TARGETS[name], tmp_path, CASES, is_random=True)
+
+
+@pytest.mark.parametrize("name", DATA_TARGETS)
+def test_the_cases_that_are_the_same_at_every_run_are_read_or_refused_in_a_line(name: str, tmp_path: Path) -> None:
+    hunt(DATA_TARGETS[name], tmp_path, SAME_CASES, is_random=False)
 
 
 def test_there_are_thirty_eight_thousand_cases() -> None:

@@ -15,9 +15,10 @@ from spine_ray.core.views import image_keys
 from spine_ray.data.digits import digits_source
 from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import probe_config
+from spine_ray.space.stand_ins import STAND_INS
 
 FOLDER = Path(__file__).parents[3] / "search_spaces" / "small_weights"
-MODELS = ("test_efficientnet", "test_byobnet", "test_resnet", "test_convnext", "test_vit", "test_vit2")
+MODELS = tuple(row.backbone for row in STAND_INS)
 RESOLUTION, TRAINED, HELD_OUT = 32, 600, 300
 SEEDS = (0, 1, 2)
 MOST_ERRORS = 0.75
