@@ -5,7 +5,8 @@ import pytest
 
 from spine_ray.space.configs import start_configs
 from spine_ray.space.fields import Around, LogUniform
-from spine_ray.space.load import drop_frozen, load_space, space_names, spaces_folder
+from spine_ray.space.load import drop_frozen, load_space, space_names
+from spine_ray.space.stand_ins import spaces_folder
 
 ONE_BACKBONE = ("mobilenetv3", "resnet50", "efficientnet_b3")
 

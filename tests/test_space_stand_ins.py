@@ -2,19 +2,15 @@ import pytest
 import timm
 
 from spine_ray.core.backbone import check_name, family_of
-from spine_ray.space.load import load_space
+from spine_ray.space.load import load_space, with_stand_ins
 from spine_ray.space.schema import TierSpace
-from spine_ray.space.stand_ins import STAND_INS, TIERS, is_stand_in, stand_ins_folder, stand_ins_of, with_stand_ins
+from spine_ray.space.stand_ins import STAND_INS, TIERS, is_stand_in, stand_ins_folder, stand_ins_of
 
 NAMES = [row.backbone for row in STAND_INS]
 
 
-def tier(name: str, *backbones: str) -> TierSpace:
-    return TierSpace(name=name, backbones=backbones or ("resnet50.a1_in1k",))
-
-
 def names_of(name: str, index: int, *families: str) -> list[str]:
-    return [row.backbone for row in stand_ins_of(tier(name), index, families)]
+    return [row.backbone for row in stand_ins_of(name, index, families)]
 
 
 @pytest.mark.parametrize("row", STAND_INS, ids=NAMES)
@@ -81,7 +77,7 @@ def test_a_tier_keeps_everything_but_its_backbones_and_what_it_says_of_them() ->
         gate="never",
         question="Which?",
     )
-    after = with_stand_ins(before, stand_ins_of(before, 1, {"resnet"}))
+    after = with_stand_ins(before, stand_ins_of(before.name, 1, {"resnet"}))
     assert set(after.backbones) <= set(NAMES)
     expected = {**before.to_dict(), "backbone": list(after.backbones), "overrides": {}}
     assert after.to_dict() == expected

@@ -16,9 +16,9 @@ from spine_ray.core.weights import (
     weights_of_stand_ins,
 )
 from spine_ray.show.live import Progress
-from spine_ray.space.load import drop_frozen
+from spine_ray.space.load import drop_frozen, with_stand_ins
 from spine_ray.space.schema import Space, TierSpace
-from spine_ray.space.stand_ins import STAND_INS_LICENCE, STAND_INS_SOURCE, is_stand_in, stand_ins_of, with_stand_ins
+from spine_ray.space.stand_ins import STAND_INS_LICENCE, STAND_INS_SOURCE, is_stand_in, stand_ins_of
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import WeightsRecord, read_record
 
@@ -138,7 +138,8 @@ def _with_stand_ins(space: Space, sets: Sequence[str]) -> Space:
     tiers = []
     for index, tier in enumerate(space.tiers):
         if not asked & {"backbone", f"tiers.{tier.name}.backbone"} and not all(map(is_stand_in, tier.backbones)):
-            tier = with_stand_ins(tier, stand_ins_of(tier, index, {family_of(backbone) for backbone in tier.backbones}))
+            families = {family_of(backbone) for backbone in tier.backbones}
+            tier = with_stand_ins(tier, stand_ins_of(tier.name, index, families))
         tiers.append(tier)
     return replace(space, tiers=tuple(tiers))
 

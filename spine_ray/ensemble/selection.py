@@ -198,7 +198,7 @@ def _verdict(evidence: Evidence) -> tuple[bool, str]:
     who = f"{len(members)} members gain" if len(members) > 1 else "the one member gains"
     text = f"{who} {gain.text()} over the single best model, {kind}"
     if gain.mean > 0.0 and gain.mean >= extra:
-        return True, text if gain.low > 0.0 else f"{text}: likely, not surely above 0 on so few rows"
+        return True, text if gain.low > 0.0 else f"{text}: likely, not surely above 0"
     doubt = "which is not above 0" if gain.mean <= 0.0 else f"less than the price of {extra:.4f} nats"
     if not set(rules.pinned) <= {single}:
         return True, f"{text}, {doubt}; kept because members are pinned"

@@ -8,6 +8,7 @@ from typing import Any
 from spine_ray.space.fields import as_number, read_field
 from spine_ray.space.keys import STUDY_KEYS, Raw, as_list, assign, check_keys, closest, tier_levels
 from spine_ray.space.schema import Space, TierSpace
+from spine_ray.space.stand_ins import StandIn, spaces_folder
 from spine_ray.space.strict_yaml import read_yaml
 
 _WEIGHTS_WORDS = ("auto", "pretrained", "random")
@@ -56,13 +57,6 @@ def find_space(name_or_file: str) -> Path:
     raise ValueError(f"unknown space {name_or_file!r}{hint}; available: {', '.join(known)}, or a path to a .yaml file")
 
 
-def spaces_folder() -> Path:
-    """Return the folder of the spaces that come along: inside an installed package, else beside it."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "search_spaces"
-    return inside if inside.is_dir() else package.parent / "search_spaces"
-
-
 def space_names() -> tuple[str, ...]:
     """Return the names of the spaces that come along, sorted."""
     return tuple(sorted(file.stem for file in spaces_folder().glob("*.yaml")))
@@ -92,6 +86,11 @@ def drop_frozen(space: Space, *, sets: Sequence[str] = ()) -> tuple[Space, tuple
             )
         tiers.append(tier)
     return replace(space, tiers=tuple(tiers)), tuple(reasons)
+
+
+def with_stand_ins(tier: TierSpace, stand_ins: Sequence[StandIn]) -> TierSpace:
+    """Return a tier that searches stand-ins; what it says of its own backbones alone goes with these."""
+    return replace(tier, backbones=tuple(row.backbone for row in stand_ins), overrides={})
 
 
 def _apply(raw: Raw, text: str) -> Raw:

@@ -1,11 +1,8 @@
 """Small backbones that climb in place of a space's own on the built-in sample, with weights that come along."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-
-from spine_ray.space.load import spaces_folder
-from spine_ray.space.schema import TierSpace
 
 TIERS = ("light", "mid", "heavy")
 """The ladder's tiers, in climbing order."""
@@ -92,6 +89,13 @@ STAND_INS = (
 _NAMES = frozenset(row.backbone for row in STAND_INS)
 
 
+def spaces_folder() -> Path:
+    """Return the folder of the spaces that come along: inside an installed package, else beside it."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
 def stand_ins_folder() -> Path:
     """Return the folder of the stand-ins' weights."""
     return spaces_folder() / "small_weights"
@@ -102,26 +106,21 @@ def is_stand_in(backbone: str) -> bool:
     return backbone in _NAMES
 
 
-def stand_ins_of(tier: TierSpace, index: int, families: Collection[str]) -> tuple[StandIn, ...]:
+def stand_ins_of(tier: str, index: int, families: Collection[str]) -> tuple[StandIn, ...]:
     """Return the stand-ins that climb in a tier's place.
 
     A tier named as one of the ladder's has that tier's. Any other has those of its backbones' families or, where there
     are none of them, those of the ladder's tier at its index.
 
     Args:
-        tier: Of the space.
+        tier: The tier's name.
         index: Its index in the space, in climbing order.
         families: Of its backbones.
     """
-    if tier.name in TIERS:
-        return _of(tier.name)
+    if tier in TIERS:
+        return _of(tier)
     kin = tuple(row for row in STAND_INS if row.family in families)
     return kin or _of(TIERS[min(index, len(TIERS) - 1)])
-
-
-def with_stand_ins(tier: TierSpace, stand_ins: Sequence[StandIn]) -> TierSpace:
-    """Return a tier that searches stand-ins; what it says of its own backbones alone goes with these."""
-    return replace(tier, backbones=tuple(row.backbone for row in stand_ins), overrides={})
 
 
 def _of(tier: str) -> tuple[StandIn, ...]:

@@ -34,7 +34,8 @@ from spine_ray.data.rows import Row, Source
 from spine_ray.data.samples import Samples
 from spine_ray.data.sources import open_source
 from spine_ray.space.configs import start_configs
-from spine_ray.space.load import load_space, spaces_folder
+from spine_ray.space.load import load_space
+from spine_ray.space.stand_ins import spaces_folder
 from spine_ray.study.control import read_control, write_control
 from spine_ray.study.events import EpochDone, TrialEnded, TrialStarted
 from spine_ray.study.ledger import append_event, read_ledger
