@@ -8,6 +8,7 @@ import pytest
 from spine_ray.study.checkpoint import read_checkpoint
 from spine_ray.study.hold import held
 from spine_ray.study.paths import StudyPaths
+from spine_ray.workers import checkpointer
 from spine_ray.workers.failures import WorkFailedError
 from spine_ray.workers.worker import TrainWorker, run_task
 from tests.support.tier_study import BROKEN, STARTS, TIER, TierStudy, request_of, write_tier_study
@@ -55,6 +56,33 @@ def test_a_worker_of_a_search_that_lost_its_lock_writes_nothing_more(study: Tier
     assert {path: path.read_bytes() for path in study.paths.root.rglob("*.parquet")} == before
     assert not study.paths.refit(CONFIG.trial_id).exists()
     assert not list(study.paths.root.rglob("*.part"))
+
+
+class Clock:
+    """Shows one second more whenever it is read."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_after_a_state_that_took_a_second_to_keep_the_next_is_kept_in_fifty(
+    study: TierStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, request, worker = Clock(), request_of(CONFIG), TrainWorker()
+    monkeypatch.setattr(checkpointer, "time", clock)
+    worker.begin(study.spec, request)
+    kept = []
+    for before in (9.0, 59.0, 61.0):  # the first state is kept from second 10 to second 11
+        clock.now = before
+        worker.next_epoch(study.spec, request)
+        found = read_checkpoint(study.paths, CONFIG.trial_id)
+        assert found is not None
+        kept.append(len(found.about["records"]))
+    assert kept == [1, 1, 3]
+    study.paths.checkpoint(CONFIG.trial_id).unlink()
 
 
 def test_an_epoch_of_a_trial_that_was_not_begun_here_is_refused(study: TierStudy) -> None:

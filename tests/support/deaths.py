@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from spine_ray.climb.interruption import GRACE_S
-from spine_ray.study.events import EpochDone, TrialEnded
+from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialResumed
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.trials import trials_from_events
-from spine_ray.workers.checkpointer import SHARE
 from tests.support.patience import BREATHS, PATIENCE_S, breath
 from tests.support.tiny_search import ROOT, oof_bytes, run, run_here, write_pictures
 
@@ -54,8 +52,6 @@ class Death:
     output: str
     breath: float
     """Seconds that a bare Python took to start and end right after, on the same busy machine."""
-    save: float
-    """Seconds that keeping a trial's state took right after, on the same busy disk."""
     family: list[Process]
     """Its own processes when it came."""
 
@@ -111,9 +107,7 @@ def live_and_die(story: Story, signals: tuple[signal.Signals, ...], luck: random
         returncode = process.wait(timeout=PATIENCE_S)
     seconds = time.monotonic() - began
     output_text = (story.folder / "output").read_text()
-    story.deaths.append(
-        Death(signals, seconds, returncode, output_text, breath(), seconds_of_a_save(story.killed), family)
-    )
+    story.deaths.append(Death(signals, seconds, returncode, output_text, breath(), family))
     return True
 
 
@@ -122,17 +116,6 @@ def epochs_in(study: Path) -> int:
     ledger = StudyPaths(study).ledger
     lines = ledger.read_bytes().splitlines(keepends=True) if ledger.exists() else []
     return sum(line.startswith(b'{"event": "epoch"') and line.endswith(b"\n") for line in lines)
-
-
-def seconds_of_a_save(study: Path) -> float:
-    """Return how long it takes at the moment to bring to the disk what a study keeps of a trial that runs."""
-    kept = b"".join(path.read_bytes() for path in StudyPaths(study).checkpoints.glob("*.safetensors"))
-    began = time.monotonic()
-    with (study.parent / "save").open("wb") as file:
-        file.write(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    return time.monotonic() - began
 
 
 def descendants(pid: int) -> list[int]:
@@ -193,12 +176,24 @@ def check_that_they_are_one(story: Story) -> None:
         assert event.trial_id not in ended, "a finished trial is never touched again"
         if isinstance(event, TrialEnded):
             ended.add(event.trial_id)
-    # A life may train one epoch again that the last one had not kept, or two where epochs are shorter than a save; more
-    # only where the disk is so slow that keeping each would take more than its share of the time.
-    done = [event for event in events if isinstance(event, EpochDone)]
-    epoch = float(np.median([event.seconds for event in done]))
-    lost = [max(3.0, death.save / SHARE / epoch) for death in story.deaths]
-    assert len(done) <= epochs_in(story.calm) + sum(lost)
+    assert epochs_in(story.killed) == epochs_in(story.calm) + epochs_not_kept(events)
+
+
+def epochs_not_kept(events: Sequence[Event]) -> int:
+    """Count the epochs that came after the last kept state of a trial that lost its process: just these are repeated.
+
+    How often a state is kept is `Checkpointer`'s, and tested there.
+    """
+    step: dict[str, int] = {}
+    lost = 0
+    for event in events:
+        if isinstance(event, TrialResumed):
+            recorded = step.get(event.trial_id, 0)
+            assert 0 < event.step <= recorded + 1, "a state is kept before its epoch is recorded"
+            lost += max(0, recorded - event.step)
+        if isinstance(event, EpochDone | TrialResumed):
+            step[event.trial_id] = event.step
+    return lost
 
 
 def ensemble_of(study: Path) -> dict[str, object]:
