@@ -5,7 +5,7 @@ the queue, Optuna, the rungs, the gates and the ladder are the search's own; wha
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -169,6 +169,10 @@ class Replay:
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Do nothing: everything was measured."""
+
+    def sample_probes(self, configs: Sequence[TrialConfig], count: int) -> Mapping[str, float]:
+        """Return nothing: there is time for all probes."""
+        return {}
 
     def check(self, configs: Sequence[TrialConfig]) -> None:
         """Let the time of the checks before training pass."""

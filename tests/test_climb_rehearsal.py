@@ -108,7 +108,7 @@ def test_a_gate_that_stops_ends_the_climb(known_facts: dict[tuple[str, int], Any
         rehearse(known_facts, ("stop",))
 
 
-@pytest.mark.parametrize("budget", [30.0, 60.0, 90.0])
+@pytest.mark.parametrize("budget", [50.0, 60.0, 90.0])
 def test_within_a_budget_nothing_trains_after_its_training_time(
     known_facts: dict[tuple[str, int], Any], budget: float
 ) -> None:

@@ -1,6 +1,6 @@
 """In which order a climb tries what, told by rehearsals: nothing is trained, gates say what the test says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ import pytest
 from spine_ray.climb.known import ANSWER_SECONDS, Known
 from spine_ray.climb.rehearsal import Rehearsal
 from spine_ray.climb.request import StoppedByGate
-from spine_ray.climb.tiers import Climb
+from spine_ray.climb.tiers import SAMPLE_ROWS, Climb
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.gates import Verdict
 from spine_ray.sampling.simulation import VirtualClock
@@ -93,6 +93,53 @@ def test_probes_begin_with_one_of_each_family_at_the_smallest_resolution_the_che
     found = climb((LIGHT,), ()).configs(probes=True)
     expected = [(name, side) for side in (32, 64) for name in ("test_resnet", "test_vit", "test_vit2")]
     assert [(each.backbone, each.resolution) for each in found] == expected
+
+
+class Sampling(Rehearsal):
+    """A rehearsal that knows how probes do on a sample of the rows, and remembers which it was asked for."""
+
+    losses: Mapping[str, float] = {}
+    asked: list[tuple[list[str], int]]
+
+    def sample_probes(self, configs: Sequence[TrialConfig], count: int) -> Mapping[str, float]:
+        self.asked.append(([each.backbone for each in configs], count))
+        return {each.trial_id: self.losses[each.backbone] for each in configs if each.backbone in self.losses}
+
+
+def probe_sampled(rows: int, seconds: float, losses: Mapping[str, float]) -> Sampling:
+    """Rehearse the probes of one tier, of 30 images a second each, in so many seconds."""
+    tier = replace(LIGHT, resolutions=(32,))
+    space = Space(name="s", tiers=(tier,), file=Path("s.yaml"), folds=FOLDS, reduction=1)
+    costs = [fine_tune_cost(backbone, 30.0) for backbone in tier.backbones]
+    known = climb_known(space, rows, is_pretrained=True, costs=costs, began=START, budget_s=seconds)
+    runner = Sampling(known, VirtualClock(START), 1, iter(()), 0, has_control=False)
+    runner.asked, runner.losses = [], losses
+    Climb(known, runner, space, Budget(began=START, seconds=seconds)).probe()
+    return runner
+
+
+LOSSES = {"test_vit2": 0.2, "test_resnet": 0.3}
+"""Of a sample; that of `test_vit` failed."""
+
+
+def test_probes_that_take_over_a_third_of_the_time_run_in_the_order_of_a_sample() -> None:
+    runner = probe_sampled(9000, 3100.0, LOSSES)
+    assert runner.asked == [(["test_resnet", "test_vit", "test_vit2"], SAMPLE_ROWS)]
+    started = [trial.config.backbone for trial in runner.known.trials.values()]
+    assert started == ["test_vit2", "test_resnet", "test_vit"][: len(started)]
+
+
+def test_where_the_sample_itself_takes_long_the_first_in_line_are_sampled() -> None:
+    runner = probe_sampled(9000, 1200.0, LOSSES)
+    assert runner.asked == [(["test_resnet", "test_vit"], SAMPLE_ROWS)]
+
+
+@pytest.mark.parametrize(("rows", "seconds"), [(9000, 5000.0), (4000, 500.0)], ids=["time enough", "few rows"])
+def test_other_probes_are_not_sampled(rows: int, seconds: float) -> None:
+    runner = probe_sampled(rows, seconds, LOSSES)
+    assert runner.asked == []
+    started = [trial.config.backbone for trial in runner.known.trials.values()]
+    assert started == ["test_resnet", "test_vit", "test_vit2"][: len(started)]
 
 
 def test_probes_do_not_count_among_a_tiers_trials_and_are_no_start_recipes() -> None:
@@ -197,3 +244,11 @@ def test_the_best_backbones_by_their_probes_come_first_in_what_is_suggested() ->
     found = climber.favoured(known.starts(LIGHT))
     assert list(found) == sorted(best, key=best.__getitem__)
     assert climber.favoured(()) == ()
+
+
+def test_a_budget_that_holds_no_epoch_of_random_weights_is_refused_with_the_least_that_would_do() -> None:
+    with pytest.raises(ValueError, match="too short for one epoch on each fold") as refused:
+        climb((LIGHT,), (), is_pretrained=False, budget=ANSWER_SECONDS + 2.0)
+    least = float(str(refused.value).rpartition(" is ")[2].removesuffix("s"))
+    found = climb((LIGHT,), (), is_pretrained=False, budget=least)
+    assert [trial.config.training.epochs for trial in found.trials if trial.is_completed][:1] == [1]

@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 from spine_ray.core import features as features_module
 from spine_ray.core.cache import NoRoomError
 from spine_ray.core.epoch_record import ALL_FOLDS
-from spine_ray.core.features import scoring_features
+from spine_ray.core.features import sample_features, sample_order, scoring_features
+from spine_ray.core.inner_folds import deal_inner_folds
 from spine_ray.core.network import CHUNK
-from spine_ray.core.probe import ProbeRun, refitted_head, solve_head
+from spine_ray.core.probe import ProbeRun, refitted_head, sampled_log_loss, solve_head
+from spine_ray.core.seeds import derive_seed
 
 ROWS, FOLDS = 150, 3
 FOLD_OF = np.random.default_rng(0).permutation(np.r_[np.full(30, -1), np.arange(120) % FOLDS]).astype(np.int8)
@@ -73,6 +76,35 @@ def test_who_died_in_the_middle_leaves_its_chunks(network, task, cache, monkeypa
         path.unlink()
     np.testing.assert_array_equal(scoring_features(network, task, DEV).values, expected)
     assert len(calls) == len(files) - 2
+
+
+def test_a_sample_is_of_all_classes_and_the_beginning_of_the_whole(network, task, cache, monkeypatch):
+    monkeypatch.setattr(features_module, "CHUNK_SECONDS", 0.0)  # a batch a file
+    order, calls = sample_order(task, DEV), passes(network)
+    sampled = sample_features(network, task, DEV, CHUNK + 3).values
+    assert len(calls) == 2
+    assert set(task.labels[DEV[order[: CHUNK + 3]]]) == set(task.labels)
+    whole = scoring_features(network, task, DEV).values
+    np.testing.assert_array_equal(sampled, whole[order[: CHUNK + 3]])
+    assert len(calls) == 2 + -(-(len(DEV) - CHUNK - 3) // CHUNK)
+
+
+def test_a_sampled_log_loss_is_that_of_a_head_on_held_out_rows_of_the_sample(network, task):
+    count = 90
+    sample = DEV[np.argsort(task.keys[DEV])[:count]]
+    values = scoring_features(network, task, DEV).values[np.searchsorted(DEV, sample)]
+    held_out = deal_inner_folds(task.labels[sample], sample, derive_seed(task.seed, "sample") % 2**32) == 0
+    assert 0 < held_out.sum() < count / 2
+    head = solve_head(values[~held_out], task, sample[~held_out], network)
+    logits, labels = head.logits(values[held_out]).astype(np.float64), task.labels[sample[held_out]]
+
+    def loss(log_temperature):
+        scaled = logits / np.exp(log_temperature)
+        log_probs = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+        return -log_probs[np.arange(len(labels)), labels].mean()
+
+    expected = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-8}).fun
+    assert sampled_log_loss(task, DEV, network, count) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])

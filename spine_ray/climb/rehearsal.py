@@ -71,6 +71,10 @@ class Rehearsal:
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Do nothing: what was not measured before is reckoned."""
 
+    def sample_probes(self, configs: Sequence[TrialConfig], count: int) -> Mapping[str, float]:
+        """Return nothing: which probe is promising cannot be simulated, and the work on it is part of the probe's."""
+        return {}
+
     def check(self, configs: Sequence[TrialConfig]) -> None:
         """Let the time of the checks before training pass."""
         config = next(filter(self._is_measured, configs), None)

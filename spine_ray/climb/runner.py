@@ -1,7 +1,7 @@
 """What carries a climb out: the crew on the study itself, or a rehearsal that trains nothing."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from spine_ray.climb.decisions import Proof, Question, decide
@@ -16,6 +16,7 @@ from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
 from spine_ray.study.control import read_control
 from spine_ray.study.paths import replace_json
+from spine_ray.workers.tasks import sample_probes
 
 
 class Runner(Protocol):
@@ -32,6 +33,9 @@ class Runner(Protocol):
 
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure what configurations cost, where that is not known yet."""
+
+    def sample_probes(self, configs: Sequence[TrialConfig], count: int) -> Mapping[str, float]:
+        """Return log-losses of probes on so many rows of the data, by trial id; what nothing is known of is missing."""
 
     @property
     def workers(self) -> int:
@@ -88,6 +92,10 @@ class StudyRunner:
     def measure(self, configs: Sequence[TrialConfig]) -> None:
         """Measure on the workers what was not measured before."""
         self._desk.measure(configs)
+
+    def sample_probes(self, configs: Sequence[TrialConfig], count: int) -> Mapping[str, float]:
+        """Probe on a random sample of the dev rows; the features that are computed for it are kept."""
+        return sample_probes(configs, count, self._desk.spec, self._desk.pool)
 
     def run(self, plan: TierPlan, question: str) -> None:
         """Train a tier's trials on the pool; show what was not admitted of its start recipes."""

@@ -1,7 +1,6 @@
 """One search from words to answer."""
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -27,7 +26,7 @@ from spine_ray.climb.update import bring_up_to_date
 from spine_ray.core.cache import cache_budget
 from spine_ray.core.memory import device_here
 from spine_ray.data.rows import Source
-from spine_ray.ladder.budget import Budget
+from spine_ray.ladder.budget import Budget, least_budget
 from spine_ray.ladder.prediction import Prediction
 from spine_ray.show.live import Progress
 from spine_ray.show.report import ReportPage
@@ -126,7 +125,7 @@ def _check_budget(desk: Desk, budget: Budget) -> None:
     if desk.present and needed > _LATE * budget.seconds:
         raise ValueError(
             f"--budget {budget.seconds:.0f}s is too short for one probe with its answer: the least that would do is "
-            f"{math.ceil(needed / 10) * 10}s. What is done is kept: the same command with that budget goes on from it, "
+            f"{least_budget(needed):.0f}s. What is done is kept: the same command with that budget goes on from it, "
             "and --finish answers from it"
         )
 

@@ -1,13 +1,25 @@
 """The climb: the probes of every tier first, then its fine-tunes, gates in between, all of it with its evidence."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from spine_ray.climb.decisions import Question
 from spine_ray.climb.known import Known
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.runner import Runner
-from spine_ray.ladder.budget import Admission, Budget, EndsInTime, epochs_within, held_back, order_starts
+from spine_ray.ladder.budget import (
+    SAFE,
+    Admission,
+    Budget,
+    EndsInTime,
+    epochs_within,
+    held_back,
+    least_budget,
+    order_starts,
+)
 from spine_ray.sampling.queue import SearchDomain, TransferHint
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
@@ -15,6 +27,10 @@ from spine_ray.space.configs import shortened
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.study.trials import Trial
 
+SAMPLE_ROWS = 4000
+"""Rows on which the probes of a tier are compared beforehand, where all of them would take long."""
+LONG_SHARE = 1 / 3
+"""Of the time left for training, what a tier's probes may take in whatever order."""
 _REFIT = 1.25
 """A fine-tune begins only where this much of its predicted time is left: a member is fitted once more."""
 Admit = Callable[[TrialConfig, float], str | None]
@@ -68,6 +84,9 @@ class Climb:
         probes = self._ordered_probes(tier)
         needs_control = index == 0 and len(self.space.tiers) > 1 and not self.runner.has_control
         known = self.known.probes_of_tier(tier)
+        ended = {trial.trial_id for trial in known if trial.ended is not None}
+        if not needs_control and all(probe.trial_id in ended for probe in probes):
+            return
         plan = TierPlan(
             domain=self._domain(tier, ()),
             starts=probes,
@@ -86,6 +105,37 @@ class Climb:
         self.runner.run(plan, f"{tier.question} (probes)".lstrip())
 
     def _ordered_probes(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
+        """Return a tier's probes in the order in which they run.
+
+        Where all of them take long, those come first that do best on a sample of the rows; the others as
+        `_listed_probes` has them.
+        """
+        listed = self._listed_probes(tier)
+        sampled = self._worth_sampling(listed)
+        if not sampled:
+            return listed
+        self.runner.say(
+            f"the probes of tier {tier.name} take long: {len(sampled)} of {len(listed)} are compared on "
+            f"{SAMPLE_ROWS} pictures, and the best run first"
+        )
+        losses = self.runner.sample_probes(sampled, SAMPLE_ROWS)
+        return tuple(sorted(listed, key=lambda probe: losses.get(probe.trial_id, math.inf)))
+
+    def _worth_sampling(self, listed: Sequence[TrialConfig]) -> list[TrialConfig]:
+        """Return the probes to compare on a sample, as far as that leaves most of the time; none if all take short."""
+        ends, rows = self.budget.training_ends, len(self.known.samples.dev)
+        if ends is None or rows <= SAMPLE_ROWS:
+            return []
+        waiting = [probe for probe in listed if probe.trial_id not in self.known.present]
+        seconds = [self.known.predicted_seconds(probe) or 0.0 for probe in waiting]
+        room = LONG_SHARE * self.runner.workers * (ends - self.runner.now())
+        if sum(seconds) <= room:
+            return []
+        # Sampled features are the beginning of a probe's own: what is spent here is not spent again if it runs.
+        spent = np.cumsum(seconds) * SAMPLE_ROWS / rows
+        return [probe for probe, until in zip(waiting, spent, strict=True) if until <= room]
+
+    def _listed_probes(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
         """Return a tier's probes: one of each family at the smallest resolution, the other backbones, then other sizes.
 
         Within each of these the cheapest by arithmetic comes first.
@@ -114,7 +164,11 @@ class Climb:
         return self.budget.keeping(self.known.reserve(self.runner.workers))
 
     def _affordable(self) -> Space:
-        """Return the space; with fewer epochs for all, where the budget holds no trial of it and there is no probe."""
+        """Return the space; with fewer epochs for all, where the budget holds no trial of it and there is no probe.
+
+        Raises:
+            ValueError: If it does not hold one epoch of each fold either; with the least budget that would do.
+        """
         ends, first = self._budget().training_ends, self.space.tiers[0]
         if ends is None or self.known.probes_of_tier(first):
             return self.space
@@ -127,13 +181,24 @@ class Climb:
         cheapest, left = min(seconds, key=seconds.__getitem__), ends - self.runner.now()
         whole = cheapest.training.epochs
         epochs = epochs_within(cheapest, _REFIT * seconds[cheapest], left)
-        if epochs in (0, whole):
+        if epochs == whole:
             return self.space
+        if not epochs:
+            raise self._too_short(_REFIT * seconds[cheapest] / whole)
         self.runner.say(
             f"WARNING: the cheapest start recipe needs about {seconds[cheapest]:.0f} s, and the budget has "
             f"{left:.0f} s left for training: everything trains for {epochs} instead of {whole} epochs"
         )
         return replace(self.space, tiers=tuple(shortened(tier, epochs) for tier in self.space.tiers))
+
+    def _too_short(self, needed: float) -> ValueError:
+        """Return the refusal of a budget that does not hold a training time, s, that has to be."""
+        spent = self.runner.now() - self.budget.began
+        least = least_budget(spent + needed / SAFE + self._budget().reserve)
+        return ValueError(
+            f"--budget {self.budget.seconds:.0f}s is too short for one epoch on each fold with its answer: the least "
+            f"that would do is {least:.0f}s"
+        )
 
     def _climb(self) -> None:
         """Run the fine-tunes of the tiers, a gate before each but the first."""
@@ -150,11 +215,19 @@ class Climb:
             self._spend_rest(opened)
 
     def _spend_rest(self, opened: Sequence[TierSpace]) -> None:
-        """Give the tiers that were opened, from the first, the trials that their share of the budget did not hold."""
-        for index, tier in enumerate(opened):
+        """Give the tiers that were opened the trials that their share of the budget did not hold.
+
+        The tier of the best trial comes first: there, another trial is likeliest to change the answer.
+        """
+        for tier in sorted(opened, key=self._best_log_loss):
+            index = opened.index(tier)
             if len(self.known.fine_tunes_of_tier(tier)) < tier.trials and self._fits(tier):
                 self.runner.say(f"time is left over: tier {tier.name} may try more")
                 self._train(index, tier, self._ends_in_time)
+
+    def _best_log_loss(self, tier: TierSpace) -> float:
+        completed = (trial.log_loss for trial in self.known.of_tier(tier) if trial.is_completed)
+        return min((loss for loss in completed if loss is not None), default=math.inf)
 
     def _pass_gate(self, index: int, since: float) -> TierSpace | None:
         """Decide what follows a tier: the next, perhaps frozen first, after one more round of this one, or None."""

@@ -1,10 +1,13 @@
-"""Pooled features of pictures, kept on disk in chunks of some seconds of work: whoever dies loses one chunk."""
+"""Pooled features of pictures, kept on disk in chunks of some seconds of work: whoever dies loses one chunk.
+
+They are computed in a random order, so that the first rows are a sample of them all.
+"""
 
 import functools
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +33,7 @@ from spine_ray.core.views import render, scoring_boxes
 
 CHUNK_SECONDS = 20.0
 """Work that a file of features may hold; the first has one batch, which says how long others take."""
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,8 @@ class Features:
 def scoring_features(network: Network, task: Task, rows: Rows) -> Features:
     """Return the features of the scoring view of some rows; what is on disk is read, the rest computed and kept.
 
+    The values are in the order of the rows.
+
     Args:
         network: The backbone with its initial weights.
         task: The pictures.
@@ -56,16 +61,47 @@ def scoring_features(network: Network, task: Task, rows: Rows) -> Features:
     Raises:
         ValueError: If a feature is not finite.
     """
+    order = sample_order(task, rows)
+    found = _first_features(network, task, rows[order], len(rows))
+    values = np.empty_like(found.values)
+    values[order] = found.values
+    return replace(found, values=values)
+
+
+def sample_features(network: Network, task: Task, rows: Rows, count: int) -> Features:
+    """Return the features of a random sample of some rows, the first of `sample_order`.
+
+    They are computed and kept as the beginning of `scoring_features` of the same rows, which costs less after it.
+
+    Args:
+        network: The backbone with its initial weights.
+        task: The pictures.
+        rows: Which of them, in ascending order.
+        count: Size of the sample, at most the rows.
+
+    Raises:
+        ValueError: If a feature is not finite.
+    """
+    return _first_features(network, task, rows[sample_order(task, rows)], count)
+
+
+def sample_order(task: Task, rows: Rows) -> Rows:
+    """Return the random order, as indices into `rows`, in which features are computed: for one seed always the same."""
+    return np.argsort(task.keys[rows], kind="stable")
+
+
+def _first_features(network: Network, task: Task, rows: Rows, count: int) -> Features:
+    """Return the features of the first of some rows, in their order."""
     maker = _Maker(network, task, rows)
     chunks, note = list[npt.NDArray[np.float32]](), ""
     try:
-        for chunk in maker.kept_chunks():
+        for chunk in maker.kept_chunks(count):
             chunks.append(chunk)
     except NoRoomError as error:
         note = str(error)
         done = sum(map(len, chunks))
-        chunks.append(maker.compute(done, len(rows)))
-    values = np.concatenate(chunks)
+        chunks.append(maker.compute(done, count))
+    values = np.concatenate(chunks)[:count]
     if not np.isfinite(values).all():
         raise ValueError(f"the features of {network.backbone} at {network.resolution} px are not finite")
     return Features(values=values, images_s=maker.images_s(), note=note)
@@ -78,8 +114,8 @@ class _Maker:
         self._network, self._task, self._rows = network, task, rows
         self._images, self._seconds, self._whole_seconds = 0, 0.0, 0.0
 
-    def kept_chunks(self) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the features chunk after chunk, each from its file, which is written first where it is not there.
+    def kept_chunks(self, count: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the features of at least `count` rows, each chunk from its file, which is written where it is missing.
 
         Raises:
             NoRoomError: If a file does not fit on the disk.
@@ -87,12 +123,12 @@ class _Maker:
         held = build_entry(self._entry(), lambda empty: None)
         evict(max(0, cache_budget() - 4 * len(self._rows) * self._width()))
         start = 0
-        while start < len(self._rows):
+        while start < count:
             path = held.folder / f"from-{start:09d}.npy"
             if path.exists() and not is_whole(path):
                 discard(path)
             if not path.exists():
-                stop = start + self._chunk_rows(start)
+                stop = min(start + self._chunk_rows(), count)
                 build_file(path, functools.partial(self._write, start, stop))
             chunk = np.load(path)
             yield chunk
@@ -119,7 +155,7 @@ class _Maker:
             self.compute(0, min(CHUNK, len(self._rows)))
         return self._images / self._seconds
 
-    def _chunk_rows(self, start: int) -> int:
+    def _chunk_rows(self) -> int:
         if not self._images:
             return CHUNK
         return CHUNK * max(1, int(CHUNK_SECONDS / (self._whole_seconds / self._images * CHUNK)))

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from spine_ray.core.arrays import Arrays
 from spine_ray.core.epoch_record import ALL_FOLDS, EpochRecord, score_oof
-from spine_ray.core.features import scoring_features
+from spine_ray.core.features import sample_features, sample_order, scoring_features
+from spine_ray.core.inner_folds import deal_inner_folds
 from spine_ray.core.linear_head import LinearHead, fit_linear_head
 from spine_ray.core.memory import forget_peak, peak_memory_mb
 from spine_ray.core.network import CHUNK, Network
@@ -115,6 +116,30 @@ class ProbeRun:
         if not self._is_done:
             raise ValueError("the probe was not run: it has no OOF logits yet")
         return self._logits
+
+
+def sampled_log_loss(task: Task, rows: Rows, network: Network, count: int) -> float:
+    """Return the log-loss of a head on a fifth of a random sample of rows, fitted on the rest of it; lower is better.
+
+    It is the loss after temperature scaling, as of every trial.
+
+    It says which of two backbones deserves the rest of the work first, and nothing of any fold.
+
+    Args:
+        task: What is learnt.
+        rows: The rows, in ascending order.
+        network: The backbone with its initial weights.
+        count: Size of the sample, at most the rows.
+
+    Raises:
+        ValueError: If a feature is not finite.
+    """
+    features = sample_features(network, task, rows, count).values
+    sample = rows[sample_order(task, rows)[:count]]
+    groups = sample if task.groups is None else task.groups[sample]
+    held_out = deal_inner_folds(task.labels[sample], groups, derive_seed(task.seed, "sample") % 2**32) == 0
+    head = solve_head(features[~held_out], task, sample[~held_out], network)
+    return score_oof(head.logits(features[held_out]), task.labels[sample[held_out]])[0]
 
 
 def solve_head(features: npt.NDArray[np.float32], task: Task, rows: Rows, network: Network) -> LinearHead:

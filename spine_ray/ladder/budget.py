@@ -20,7 +20,7 @@ RECKONING_IS_OFF = 4.0
 """Seconds by arithmetic alone can be too many by this factor: depthwise convolutions wait for memory (docs/log.md)."""
 _LATELY = 200
 """Completed trials, the newest, that tell how far predictions are off."""
-_SAFE = 0.85
+SAFE = 0.85
 """Of the time that is left, what a shortened trial is made to fill: it has to end, or there is no answer."""
 
 
@@ -179,7 +179,12 @@ def epochs_within(config: TrialConfig, seconds: float, left: float) -> int:
     """
     if seconds <= left:
         return config.training.epochs
-    return max(0, int(config.training.epochs * _SAFE * left / seconds))
+    return max(0, int(config.training.epochs * SAFE * left / seconds))
+
+
+def least_budget(seconds: float) -> float:
+    """Return the budget to name where so many seconds are needed: whole tens of seconds, rounded up."""
+    return 10.0 * math.ceil(seconds / 10.0)
 
 
 def _distance(cost: Cost, config: TrialConfig) -> tuple[int, bool, float]:

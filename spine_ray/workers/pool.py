@@ -11,7 +11,7 @@ from spine_ray.workers.layout import PoolLayout
 from spine_ray.workers.spec import WorkerSpec
 from spine_ray.workers.worker_data import DecodeRequest
 
-Task = Literal["measure", "choose_arithmetic", "check_training", "refit", "score"]
+Task = Literal["measure", "choose_arithmetic", "check_training", "sample_probe", "refit", "score"]
 """Methods of `TrainWorker` that take a configuration."""
 
 

@@ -33,6 +33,19 @@ def check_backbone(config: TrialConfig, spec: WorkerSpec, pool: WorkerPool) -> T
     return found
 
 
+def sample_probes(configs: Sequence[TrialConfig], count: int, spec: WorkerSpec, pool: WorkerPool) -> dict[str, float]:
+    """Return the log-loss of each probe's head on a random sample of the dev rows, by trial id; failures are missing.
+
+    Args:
+        configs: Probes.
+        count: Rows of the sample.
+        spec: What the workers must know.
+        pool: The workers.
+    """
+    found = zip(configs, pool.map("sample_probe", configs, spec, count), strict=True)
+    return {config.trial_id: loss for config, loss in found if isinstance(loss, float)}
+
+
 def refit_members(
     configs: Sequence[TrialConfig], spec: WorkerSpec, pool: WorkerPool, on_done: Callable[[Refit], None]
 ) -> list[WorkFailure]:

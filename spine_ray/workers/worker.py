@@ -15,7 +15,7 @@ from spine_ray.core.fit import Fit
 from spine_ray.core.linear_head import LinearHead
 from spine_ray.core.memory import gpu_memory_mb, is_out_of_memory
 from spine_ray.core.network import Network
-from spine_ray.core.probe import ProbeRun, refitted_head
+from spine_ray.core.probe import ProbeRun, refitted_head, sampled_log_loss
 from spine_ray.core.score import logits_of
 from spine_ray.core.ship import REFIT, rebuild, trained_arrays
 from spine_ray.core.soundness import TrainingCheck, check_training
@@ -139,6 +139,11 @@ class TrainWorker:
         """Measure what a configuration costs here."""
         _, task = open_work(spec)
         return measure_speed(config, task.classes, setup_of(spec, config))
+
+    def sample_probe(self, spec: WorkerSpec, config: TrialConfig, count: int) -> float:
+        """Return the log-loss of a probe's head on a random sample of the dev rows."""
+        samples, task = open_work(spec)
+        return sampled_log_loss(task, samples.dev, self._network_of(spec, config, task.classes), count)
 
     def check_training(self, spec: WorkerSpec, config: TrialConfig) -> TrainingCheck:
         """Check, before anything trains, whether a backbone can learn from these rows and views."""
