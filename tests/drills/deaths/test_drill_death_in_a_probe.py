@@ -70,7 +70,7 @@ def wait_for_the_middle(folder: Path, study: str, process: subprocess.Popen[byte
 
 def check_that_they_are_one(folder: Path, study: str, chunks: dict[Path, int]) -> None:
     assert oof_bytes(folder / study) == oof_bytes(folder / "calm")
-    assert ensemble_of(folder / study) == ensemble_of(folder / "calm")
+    assert ensemble_of(folder / study)["hash"] == ensemble_of(folder / "calm")["hash"]  # costs differ from run to run
     events = read_ledger(StudyPaths(folder / study).ledger)
     steps = [event.trial_id for event in events if isinstance(event, EpochDone)]
     assert sorted(steps) == sorted(set(steps)), "no probe was solved twice"
