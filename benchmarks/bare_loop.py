@@ -15,7 +15,7 @@ from benchmarks.counts import Work
 from benchmarks.sides import WORKERS
 from spine_ray.core.arithmetic import autocast, place_batch, place_model
 from spine_ray.core.backbone import make_model
-from spine_ray.core.freeze import classifier_names, freeze_backbone, train_mode
+from spine_ray.core.freeze import classifier_names, freeze_untrained, train_mode
 from spine_ray.core.schedule import make_optimizer
 from spine_ray.core.split import split_model
 from spine_ray.space.arithmetic import Arithmetic
@@ -63,7 +63,7 @@ def time_work(work: Work, arithmetic: Arithmetic) -> Times:
     """Time prefix, training step and scoring of one backbone and freeze depth in this process."""
     config, recipe = work.example, work.example.training
     model = make_model(config.backbone, config.resolution, work.classes, drop_path=recipe.drop_path)
-    is_cut = bool(freeze_backbone(model, config.freeze))
+    is_cut = bool(freeze_untrained(model, config))
     model = place_model(model, arithmetic, CPU)
     images = torch.randn(max(PREFIX_BATCH, SCORE_BATCH, recipe.batch_size), 3, config.resolution, config.resolution)
     suffix, batch, image_prefix = model, images, 0.0

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.fold_table import FoldTable, read_table
 from benchmarks.sides import EQUAL, WORKERS, Order, SideResult, logits_file
-from spine_ray.core.freeze import classifier_names, freeze_backbone, train_mode
+from spine_ray.core.freeze import classifier_names, freeze_untrained, train_mode
 from spine_ray.core.schedule import learning_rate_factor, make_optimizer, set_learning_rate
 from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.metrics import log_loss
@@ -133,7 +133,7 @@ def build_model(trial: TrialConfig, classes: int) -> nn.Module:
     if config is not None and config.fixed_input_size:
         options["img_size"] = trial.resolution
     model: nn.Module = timm.create_model(trial.backbone, num_classes=classes, **options)
-    freeze_backbone(model, trial.freeze)
+    freeze_untrained(model, trial)
     return model
 
 

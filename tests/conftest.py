@@ -82,6 +82,7 @@ def trial_config() -> Callable[..., TrialConfig]:
             "crop_area_min": 0.8,
             "flip": False,
             "drop_path": 0.0,
+            "batch_norm": "trained",
         }
         unknown = set(recipe) - set(start)
         assert not unknown, unknown

@@ -24,6 +24,7 @@ from spine_ray.space.schema import Space
 from spine_ray.space.stand_ins import STAND_INS, TIERS, stand_ins_folder
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import Choices, StudyRecord, WeightsRecord, write_record
+from tests.support.climbs import climb_samples
 from tests.support.loopback_hub import COMMIT, FILE, refusing_hub
 
 LADDER = tuple(backbone for tier in load_space("ladder").tiers for backbone in tier.backbones)
@@ -109,7 +110,7 @@ def test_a_space_with_stand_ins_is_as_it_was_but_for_its_backbones(asked: list[A
 
 
 def test_stand_ins_are_prepared_as_any_backbone(asked: list[Any], tmp_path: Path) -> None:
-    prepared = prepare(request_of(tmp_path), 10, True, PlainProgress(Console(file=io.StringIO())))
+    prepared = prepare(request_of(tmp_path), climb_samples(1000, 3), True, PlainProgress(Console(file=io.StringIO())))
     names = [row.backbone for row in STAND_INS]
     assert climbing(prepared.spaces[0]) == stand_ins()
     assert prepared.facts.keys() == {(name, 32) for name in names}
@@ -120,6 +121,7 @@ def test_stand_ins_are_prepared_as_any_backbone(asked: list[Any], tmp_path: Path
         name: hashlib.sha256((stand_ins_folder() / f"{name}.safetensors").read_bytes()).hexdigest() for name in names
     }
     assert prepared.largest_resolution == 32
+    assert {tier.recipe["epochs"] for space in prepared.spaces for tier in space.tiers} == {6}  # as the sample wants
     assert {prepared.licence_of(name) for name in names} == {"apache-2.0"}
 
 

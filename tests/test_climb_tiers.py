@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 
 from spine_ray.climb.known import ANSWER_SECONDS, Known
+from spine_ray.climb.probe_pass import SAMPLE_ROWS
 from spine_ray.climb.rehearsal import Rehearsal
 from spine_ray.climb.request import StoppedByGate
-from spine_ray.climb.tiers import SAMPLE_ROWS, Climb
+from spine_ray.climb.tiers import Climb
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.gates import Verdict
 from spine_ray.sampling.simulation import VirtualClock

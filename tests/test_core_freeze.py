@@ -12,9 +12,11 @@ from spine_ray.core.freeze import (
     classifier_names,
     depth_groups,
     freeze_backbone,
+    freeze_untrained,
     frozen_share,
     snap,
     train_mode,
+    trains_batch_norm,
 )
 from spine_ray.core.schedule import make_optimizer
 from spine_ray.space.load import load_space
@@ -206,6 +208,29 @@ def test_frozen_norms_are_in_eval_mode_and_the_others_in_training_mode(backbone,
         assert module.training == (f"{name}.weight" not in frozen), name
     assert model.training
     assert model.get_classifier().training
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+def test_frozen_batch_norms_stay_as_they_are_and_all_else_is_trained(backbone, trial_config):
+    torch.manual_seed(0)
+    model = make_model(backbone, 64, 2)
+    config = trial_config(backbone, batch_norm="frozen", lr=0.01)
+    assert freeze_untrained(model, config) == frozenset()
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train_two_steps(model, config.recipe)
+    trained = {name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in norms}
+    assert is_changed(before, model.state_dict()) == trained
+    assert not trains_batch_norm(model)
+
+
+def test_with_frozen_batch_norms_what_a_row_says_in_training_hangs_on_no_other_row(trial_config):
+    torch.manual_seed(0)
+    model = make_model("test_resnet", 64, 2)
+    freeze_untrained(model, trial_config(batch_norm="frozen"))
+    train_mode(model)
+    images = torch.randn(6, 3, 64, 64)
+    torch.testing.assert_close(model(images)[:2], model(images[:2]))
 
 
 def test_a_frozen_part_is_one_function_of_the_image_in_spite_of_stochastic_depth():

@@ -75,7 +75,8 @@ def test_a_rebuilt_model_says_what_the_fitted_one_said(
     backbone, start, freeze, task, weights, trial_config, make_setup, fitted
 ):
     file = weights[backbone] if start == "file" else None
-    config = trial_config(backbone, freeze=freeze, drop_path=0.1 if backbone == "test_vit" else 0.0)
+    own = {"drop_path": 0.1} if backbone == "test_vit" else {"batch_norm": "frozen" if start == "file" else "trained"}
+    config = trial_config(backbone, freeze=freeze, **own)
     fit, model = fitted(config, task, file)
     arrays = {name: array.copy() for name, array in trained_arrays(model).items()}
     torch.manual_seed(12345)  # whatever the process drew in between

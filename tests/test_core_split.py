@@ -5,10 +5,22 @@ import torch
 from torch import nn
 
 from spine_ray.core.backbone import make_model
-from spine_ray.core.freeze import freeze_backbone, train_mode
+from spine_ray.core.freeze import freeze_backbone, freeze_batch_norm, train_mode
 from spine_ray.core.split import CannotSplitError, Split, check_split, split_model
 from tests.support.backbones import TINY
 from tests.support.split_claims import CLASSES, SIDE, SplitClaims, model_of, noise
+
+
+@pytest.mark.parametrize("freeze", [0.25, 0.75])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+def test_frozen_batch_norms_move_no_cut(backbone, freeze):
+    model = make_model(backbone, SIDE, CLASSES).eval()
+    freeze_backbone(model, freeze)
+    cut = split_model(model).cut
+    freeze_batch_norm(model)
+    split = split_model(model)
+    assert split.cut == cut
+    check_split(model, split, noise(2))
 
 
 @pytest.mark.parametrize("backbone", TINY)

@@ -322,6 +322,7 @@ RESUMABLE = {
     "contiguous, drop-path": {"backbone": "test_convnext", "freeze": 0.0, "drop_path": 0.2},
     "transformer with a frozen part": {"backbone": "test_vit", "freeze": 0.5, "drop_path": 0.1},
     "head alone": {"freeze": 0.99},
+    "batch-norm frozen": {"freeze": 0.5, "batch_norm": "frozen"},
 }
 
 

@@ -11,8 +11,9 @@ from spine_ray.space.configs import (
     probe_configs,
     sampled_values,
     searched_fields,
-    shortened,
+    sized,
     start_configs,
+    with_epochs,
 )
 from spine_ray.space.fields import Around, Choice, LogUniform, Uniform
 from spine_ray.space.recipes import start_recipe
@@ -121,7 +122,7 @@ def test_build_config_refuses_what_the_tier_does_not_hold(
 
 
 def test_a_shortened_tier_has_other_trials_and_counts_them_as_its_own() -> None:
-    short = shortened(TIER, 3)
+    short = with_epochs(TIER, 3)
     config = start_configs(short, "pretrained")[0]
     assert config.recipe.epochs == 3
     assert config.trial_id != start_configs(TIER, "pretrained")[0].trial_id
@@ -179,3 +180,16 @@ def test_start_recipes_are_fine_tunes_and_a_tier_of_probes_alone_has_none() -> N
     listed_first = replace(TIER, freezes=(1.0, 0.75, 0.0))
     assert [config.freeze for config in start_configs(listed_first, "pretrained")] == [0.75, 0.75]
     assert start_configs(replace(TIER, freezes=(1.0,)), "pretrained") == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs"),
+    [(10, 50), (100, 50), (240, 29), (800, 8), (8000, 5), (80_000, 5)],
+    ids=["fewer than a batch", "at most 50 epochs", "7 steps an epoch", "25 steps an epoch", "at least 5", "many"],
+)
+def test_epochs_that_a_file_leaves_open_are_those_of_200_steps_within_limits(rows: int, epochs: int) -> None:
+    open_tier = replace(TIER, recipe={"batch_size": 32})
+    assert sized(open_tier, "pretrained", rows).recipe["epochs"] == epochs
+    assert sized(open_tier, "random", rows) == open_tier
+    fixed = with_epochs(open_tier, 3)
+    assert sized(fixed, "pretrained", rows) == fixed

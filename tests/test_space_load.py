@@ -69,7 +69,9 @@ def test_the_ladder_climbs_from_light_to_heavy() -> None:
     space = load_space("ladder")
     assert [(tier.name, tier.trials) for tier in space.tiers] == [("light", 8), ("mid", 12), ("heavy", 10)]
     assert [len(tier.backbones) for tier in space.tiers] == [2, 4, 4]
-    assert all(tier.recipe["lr"] == Around(3.0) for tier in space.tiers)
+    light, mid, heavy = (tier.recipe["lr"] for tier in space.tiers)
+    assert light == mid == Around(3.0)
+    assert heavy == LogUniform(3e-5, 1e-3, 1e-4)
     assert space.folds == 5
 
 

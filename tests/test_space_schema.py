@@ -40,7 +40,7 @@ SPACE = Space(name="here", tiers=(TIER,), file=Path("here.yaml"))
         ({"recipe": {"lr": LogUniform(1e-3, 20.0, 1.0)}}, "recipe.lr must be a number .* not 20.0"),
         ({"recipe": {"flip": Choice((True, "no"))}}, "recipe.flip must be true or false, not 'no'"),
         ({"recipe": {"class_weighting": "some"}}, "recipe.class_weighting must be one of none, balanced"),
-        ({"recipe": {"label_smoothing": Around(6.0)}}, "recipe.label_smoothing must be a number"),
+        ({"recipe": {"warmup_share": Around(6.0)}}, "recipe.warmup_share must be a number"),
         ({"recipe": {"drop_path": Around(2.0)}}, "recipe.drop_path cannot be searched around its start, which is 0"),
         ({"recipe": {"flip": Around(2.0)}}, "recipe.flip cannot be searched around its start"),
         ({"overrides": {"c": {"lr": 0.1}}}, r"overrides: c is no backbone of this tier \(a, b\)"),

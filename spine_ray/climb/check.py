@@ -42,7 +42,7 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
     first = request.spaces[0]
     request = replace(request, spaces=(replace(first, tiers=first.tiers[:1]),))
     rows = look_at_data(request, source)
-    prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
+    prepared = prepare(request, rows.samples, source.is_sample, progress)
     starts = start_configs(prepared.spaces[0].tiers[0], prepared.weights.kind)
     config = min(starts, key=lambda each: prepared.facts[each.backbone, each.resolution].macs)
     with held(paths) as hold:

@@ -18,6 +18,7 @@ from spine_ray.ladder.budget import (
     reckon,
     side_by_side,
 )
+from spine_ray.sampling.queue import SearchDomain, TransferHint
 from spine_ray.space.arithmetic import FLOAT32, Device
 from spine_ray.space.config import TrialConfig
 from spine_ray.space.configs import belongs, probe_configs, start_configs
@@ -103,6 +104,25 @@ class Known:
         pairs = {pair for pair, known in facts.items() if known.features is not None}
         configs = probe_configs(tier, self.prepared.weights.kind)
         return tuple(config for config in configs if (config.backbone, config.resolution) in pairs)
+
+    def domain(
+        self, tier: TierSpace, favoured: tuple[str, ...] = (), hints: tuple[TransferHint, ...] = ()
+    ) -> SearchDomain:
+        """Return what may be suggested in a tier.
+
+        Args:
+            tier: The tier.
+            favoured: Backbones by the log-loss of their best probe, best first.
+            hints: What settings did in earlier tiers.
+        """
+        return SearchDomain(
+            tier=tier,
+            weights=self.prepared.weights.kind,
+            buildable=frozenset(pair for pair in self.prepared.facts if pair[0] in tier.backbones),
+            seed=self.request.seed,
+            favoured=favoured,
+            hints=hints,
+        )
 
     def macs(self, config: TrialConfig) -> int:
         """Return the multiply-accumulates of one forward pass of one image."""

@@ -15,7 +15,9 @@ from spine_ray.core.weights import (
     weights_from_hub,
     weights_of_stand_ins,
 )
+from spine_ray.data.samples import Samples
 from spine_ray.show.live import Progress
+from spine_ray.space.configs import sized
 from spine_ray.space.load import drop_frozen, with_stand_ins
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.space.stand_ins import STAND_INS_LICENCE, STAND_INS_SOURCE, is_stand_in, stand_ins_of
@@ -48,8 +50,14 @@ class Prepared:
         return max(resolution for _, resolution in self.facts)
 
 
-def prepare(request: SearchRequest, classes: int, is_sample: bool, progress: Progress) -> Prepared:
+def prepare(request: SearchRequest, samples: Samples, is_sample: bool, progress: Progress) -> Prepared:
     """Check and resolve everything that needs no training.
+
+    Args:
+        request: With the spaces.
+        samples: The rows: their number decides how long start recipes train.
+        is_sample: Whether they are the built-in sample's.
+        progress: Where it is said what was left out.
 
     Raises:
         ValueError: If a backbone is unknown, weights are missing, or nothing of a tier can be built.
@@ -59,8 +67,12 @@ def prepare(request: SearchRequest, classes: int, is_sample: bool, progress: Pro
     spaces, weights = find_weights(request, is_sample, progress)
     if weights.kind == "random":
         spaces = tuple(_without_frozen(space, request.sets, progress) for space in spaces)
+    rows = len(samples.dev) * (samples.num_folds - 1) // samples.num_folds
+    spaces = tuple(
+        replace(space, tiers=tuple(sized(tier, weights.kind, rows) for tier in space.tiers)) for space in spaces
+    )
     known: dict[tuple[str, int], BackboneFacts] = {}
-    kept = tuple(_buildable(space, classes, known, progress) for space in spaces)
+    kept = tuple(_buildable(space, len(samples.classes), known, progress) for space in spaces)
     families = {backbone: family_of(backbone) for backbone in _backbones(spaces)}
     return Prepared(spaces=kept, weights=weights, facts=known, families=families)
 

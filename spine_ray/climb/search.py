@@ -159,7 +159,7 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
             where, word = request.uri or request.study, "--finish" if request.finish else "--resume"
             raise ValueError(f"{word}: there is no study at {where}; leave {word} away to begin one")
         rows = look_at_data(request, source)
-        prepared = prepare(request, len(rows.samples.classes), source.is_sample, progress)
+        prepared = prepare(request, rows.samples, source.is_sample, progress)
         request = replace(request, spaces=prepared.spaces)
         for space in prepared.spaces:
             cost_table(space.cost_matrix, rows.samples.classes)  # refused before anything is written

@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from spine_ray.climb.decisions import Question
 from spine_ray.climb.known import Known
+from spine_ray.climb.probe_pass import ProbePass
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.runner import Runner
 from spine_ray.ladder.budget import (
@@ -20,19 +19,15 @@ from spine_ray.ladder.budget import (
     least_budget,
     order_starts,
 )
-from spine_ray.sampling.queue import SearchDomain, TransferHint
+from spine_ray.sampling.queue import TransferHint
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import shortened
+from spine_ray.space.configs import with_epochs
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.study.trials import Trial
 
-SAMPLE_ROWS = 4000
-"""Rows on which the probes of a tier are compared beforehand, where all of them would take long."""
-LONG_SHARE = 1 / 3
-"""Of the time left for training, what a tier's probes may take in whatever order."""
-_REFIT = 1.25
-"""A fine-tune begins only where this much of its predicted time is left: a member is fitted once more."""
+LEAST_STEPS = 50
+"""Steps of a fold below which a fine-tune is not worth its time beside the probe from which it starts (docs/log.md)."""
 Admit = Callable[[TrialConfig, float], str | None]
 """Returns why a configuration cannot begin at a time, seconds since 1970, or None."""
 
@@ -59,13 +54,7 @@ class Climb:
         Raises:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
-        for index, tier in enumerate(self.space.tiers):
-            if index and tier.gate == "never":
-                return
-            if self.known.probes(tier):
-                self._run_probes(index, tier)
-            if index == 0 and len(self.space.tiers) > 1 and self.known.probes_of_tier(tier):
-                self._ask_sound()
+        ProbePass(self.known, self.runner, self.space, self.budget).run()
 
     def fine_tune(self) -> None:
         """Run the fine-tunes, tier by tier, a gate before each but the first; then spend what time is left over.
@@ -74,103 +63,29 @@ class Climb:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
         trained = [tier for tier in self.space.tiers if tier.trained_freezes]
-        has_answer = bool(self.known.probes_of_tier(self.space.tiers[0]))  # without one a shortened trial is better
-        if not trained or (has_answer and not any(map(self._fits, trained))):
+        if not trained or (self._has_answer and not self._fits(trained[0], LEAST_STEPS)):
             return
         self.runner.check(sorted(self.known.starts(self.space.tiers[0]), key=self.known.macs))
         replace(self, space=self._affordable())._climb()
 
-    def _run_probes(self, index: int, tier: TierSpace) -> None:
-        probes = self._ordered_probes(tier)
-        needs_control = index == 0 and len(self.space.tiers) > 1 and not self.runner.has_control
-        known = self.known.probes_of_tier(tier)
-        ended = {trial.trial_id for trial in known if trial.ended is not None}
-        if not needs_control and all(probe.trial_id in ended for probe in probes):
-            return
-        plan = TierPlan(
-            domain=self._domain(tier, ()),
-            starts=probes,
-            first=(),
-            known=known,
-            most_trials=len({*(probe.trial_id for probe in probes), *(trial.trial_id for trial in known)}),
-            folds=self.known.samples.num_folds,
-            reduction=1,
-            control=probes[0] if needs_control else None,
-            deadline=None,  # a probe is one step: it is not begun where it would not end in time
-            admit=self._probe_refusal,
-            hang_timeout=self.known.hang_timeout,
-            effort=self.known.effort,
-            describe=self.known.describe(tier.name),
-        )
-        self.runner.run(plan, f"{tier.question} (probes)".lstrip())
-
-    def _ordered_probes(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
-        """Return a tier's probes in the order in which they run.
-
-        Where all of them take long, those come first that do best on a sample of the rows; the others as
-        `_listed_probes` has them.
-        """
-        listed = self._listed_probes(tier)
-        sampled = self._worth_sampling(listed)
-        if not sampled:
-            return listed
-        self.runner.say(
-            f"the probes of tier {tier.name} take long: {len(sampled)} of {len(listed)} are compared on "
-            f"{SAMPLE_ROWS} pictures, and the best run first"
-        )
-        losses = self.runner.sample_probes(sampled, SAMPLE_ROWS)
-        return tuple(sorted(listed, key=lambda probe: losses.get(probe.trial_id, math.inf)))
-
-    def _worth_sampling(self, listed: Sequence[TrialConfig]) -> list[TrialConfig]:
-        """Return the probes to compare on a sample, as far as that leaves most of the time; none if all take short."""
-        ends, rows = self.budget.training_ends, len(self.known.samples.dev)
-        if ends is None or rows <= SAMPLE_ROWS:
-            return []
-        waiting = [probe for probe in listed if probe.trial_id not in self.known.present]
-        seconds = [self.known.predicted_seconds(probe) or 0.0 for probe in waiting]
-        room = LONG_SHARE * self.runner.workers * (ends - self.runner.now())
-        if sum(seconds) <= room:
-            return []
-        # Sampled features are the beginning of a probe's own: what is spent here is not spent again if it runs.
-        spent = np.cumsum(seconds) * SAMPLE_ROWS / rows
-        return [probe for probe, until in zip(waiting, spent, strict=True) if until <= room]
-
-    def _listed_probes(self, tier: TierSpace) -> tuple[TrialConfig, ...]:
-        """Return a tier's probes: one of each family at the smallest resolution, the other backbones, then other sizes.
-
-        Within each of these the cheapest by arithmetic comes first.
-        """
-        known = self.known
-        probes = known.probes(tier)
-        macs = {probe.trial_id: known.macs(probe) for probe in probes}
-        ordered: list[TrialConfig] = []
-        for resolution in dict.fromkeys(probe.resolution for probe in probes):
-            of_size = [probe for probe in probes if probe.resolution == resolution]
-            ordered += order_starts(of_size, known.prepared.families, {}, macs)
-        return tuple(ordered)
-
-    def _probe_refusal(self, config: TrialConfig, now: float) -> str | None:
-        """Return why a probe cannot begin: it would end too late. The first of all may always try."""
-        seconds = self.known.seconds_left(config)
-        return EndsInTime(self._budget()).refusal(config, seconds, now)
-
-    def _ask_sound(self) -> None:
-        decision = self.runner.decide(self._question(1, may_repeat=False))
-        if decision.verdict == "stop" and self.space.tiers[1].gate != "never":  # that closes the next tier alone
-            raise StoppedByGate(decision.reason)
+    @property
+    def _has_answer(self) -> bool:
+        """Whether a probe of the first tier was made: without one even a trial of a single epoch is worth its time."""
+        return bool(self.known.probes_of_tier(self.space.tiers[0]))
 
     def _budget(self) -> Budget:
         """Return the budget with what is to be kept of it by what is known now."""
         return self.budget.keeping(self.known.reserve(self.runner.workers))
 
     def _affordable(self) -> Space:
-        """Return the space; with fewer epochs for all, where the budget holds no trial of it and there is no probe.
+        """Return the space; with fewer epochs for all, where the budget does not hold the first tier's cheapest start.
 
         Raises:
-            ValueError: If it does not hold one epoch of each fold either; with the least budget that would do.
+            ValueError: If there is no answer yet, and it does not hold one epoch of each fold either; with the least
+                budget that would do.
         """
         ends, first = self._budget().training_ends, self.space.tiers[0]
-        if ends is None or self.known.probes_of_tier(first):
+        if ends is None or not first.trained_freezes:
             return self.space
         self._measure(first)
         forecast = self.known.forecast()
@@ -180,16 +95,29 @@ class Climb:
             return self.space
         cheapest, left = min(seconds, key=seconds.__getitem__), ends - self.runner.now()
         whole = cheapest.training.epochs
-        epochs = epochs_within(cheapest, _REFIT * seconds[cheapest], left)
+        epochs = epochs_within(cheapest, self._with_refit * seconds[cheapest], left)
         if epochs == whole:
             return self.space
-        if not epochs:
-            raise self._too_short(_REFIT * seconds[cheapest] / whole)
+        if not epochs and not self._has_answer:
+            raise self._too_short(self._with_refit * seconds[cheapest] / whole)
+        if self._has_answer and epochs < self._epochs_of(cheapest, LEAST_STEPS):
+            return self.space  # of which nothing is begun then
         self.runner.say(
             f"WARNING: the cheapest start recipe needs about {seconds[cheapest]:.0f} s, and the budget has "
             f"{left:.0f} s left for training: everything trains for {epochs} instead of {whole} epochs"
         )
-        return replace(self.space, tiers=tuple(shortened(tier, epochs) for tier in self.space.tiers))
+        return replace(self.space, tiers=tuple(with_epochs(tier, epochs) for tier in self.space.tiers))
+
+    @property
+    def _with_refit(self) -> float:
+        """The time of a fine-tune with its fit on all rows, in units of its own: the fit takes what one fold takes."""
+        folds = self.known.samples.num_folds
+        return folds / (folds - 1)
+
+    def _epochs_of(self, config: TrialConfig, steps: int) -> int:
+        """Return the epochs of so many steps of a fold, no more than a configuration's own."""
+        rows = len(self.known.samples.dev) * (self.known.samples.num_folds - 1) // self.known.samples.num_folds
+        return min(config.training.epochs, math.ceil(steps / max(1, rows // config.training.batch_size)))
 
     def _too_short(self, needed: float) -> ValueError:
         """Return the refusal of a budget that does not hold a training time, s, that has to be."""
@@ -287,7 +215,7 @@ class Climb:
             return
         has_control = self.runner.has_control or bool(known.probes_of_tier(tier))
         plan = TierPlan(
-            domain=self._domain(tier, self.favoured(starts), self._hints(index)),
+            domain=known.domain(tier, self.favoured(starts), self._hints(index)),
             starts=starts,
             first=tuple(trial.config for trial in known.earlier_of_tier(tier)),
             known=known.fine_tunes_of_tier(tier),
@@ -313,17 +241,6 @@ class Climb:
         names = {start.backbone for start in starts}
         return tuple(sorted(names & best.keys(), key=lambda backbone: (best[backbone], backbone)))
 
-    def _domain(self, tier: TierSpace, favoured: tuple[str, ...], hints: tuple[TransferHint, ...] = ()) -> SearchDomain:
-        known = self.known
-        return SearchDomain(
-            tier=tier,
-            weights=known.prepared.weights.kind,
-            buildable=frozenset(pair for pair in known.prepared.facts if pair[0] in tier.backbones),
-            seed=known.request.seed,
-            favoured=favoured,
-            hints=hints,
-        )
-
     def _ends_in_time(self, config: TrialConfig, now: float) -> str | None:
         return self._refusal(EndsInTime(self._budget()), config, now)
 
@@ -332,7 +249,7 @@ class Climb:
         is_known = known.is_measured(config.backbone) or config.backbone in known.unmeasurable
         if self.budget.seconds is not None and not is_known:
             return f"needs about {seconds or 0.0:.0f} s by its arithmetic, too long to be worth measuring"
-        return admission.refusal(config, None if seconds is None else _REFIT * seconds, now)
+        return admission.refusal(config, None if seconds is None else self._with_refit * seconds, now)
 
     def _measure(self, tier: TierSpace) -> None:
         """Measure a tier's start recipes, in a budget those that it could hold."""
@@ -377,6 +294,8 @@ class Climb:
         first, *later = (self._cheapest(tier) for tier in self.space.tiers[index:])
         return held_back(later, ends - self.runner.now() - first)
 
-    def _fits(self, tier: TierSpace) -> bool:
-        ends = self._budget().training_ends
-        return ends is None or self.runner.now() + self._cheapest(tier) <= ends
+    def _fits(self, tier: TierSpace, steps: int | None = None) -> bool:
+        """Return whether a tier's cheapest start recipe ends in time, or so many steps of each of its folds."""
+        ends, start = self._budget().training_ends, next(iter(self.known.starts(tier)), None)
+        share = 1.0 if steps is None or start is None else self._epochs_of(start, steps) / start.training.epochs
+        return ends is None or self.runner.now() + share * self._cheapest(tier) <= ends

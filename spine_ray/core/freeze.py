@@ -7,6 +7,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from spine_ray.core.backbone import make_model
+from spine_ray.space.config import TrialConfig
 
 
 def depth_groups(model: nn.Module) -> list[list[str]]:
@@ -43,6 +44,29 @@ def freeze_backbone(model: nn.Module, freeze: float) -> frozenset[str]:
     return frozen
 
 
+def freeze_untrained(model: nn.Module, config: TrialConfig) -> frozenset[str]:
+    """Stop gradients of what a trial does not train and return the names of what its freeze depth freezes."""
+    frozen = freeze_backbone(model, config.freeze)
+    if not config.is_probe and config.training.batch_norm == "frozen":
+        freeze_batch_norm(model)
+    return frozen
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Stop gradients of scale and shift of every batch-norm: wholly frozen, it keeps its running statistics too.
+
+    Then it is one affine function of each row, as in evaluation, whatever else is in the batch.
+    """
+    for module in model.modules():
+        if is_batch_norm(module):
+            module.requires_grad_(False)
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Return whether a module normalises over the batch."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
 def train_mode(model: nn.Module) -> None:
     """Put the model into training mode, but whatever is wholly frozen into eval mode.
 
@@ -71,8 +95,7 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def trains_batch_norm(model: nn.Module) -> bool:
     """Return whether what is trained looks at several rows at once."""
-    kinds = (nn.modules.batchnorm._BatchNorm,)
-    return any(isinstance(each, kinds) and any(p.requires_grad for p in each.parameters()) for each in model.modules())
+    return any(is_batch_norm(each) and any(p.requires_grad for p in each.parameters()) for each in model.modules())
 
 
 def frozen_share(backbone: str, resolution: int, freeze: float) -> float:

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from spine_ray.core.arithmetic import autocast, place_batch, place_model, send
 from spine_ray.core.backbone import linear_classifier, make_model, normalisation_of, normalise
-from spine_ray.core.freeze import classifier_names, freeze_backbone, trained_tensors, trains_batch_norm
+from spine_ray.core.freeze import (
+    classifier_names,
+    freeze_untrained,
+    trained_tensors,
+    trains_batch_norm,
+)
 from spine_ray.core.linear_head import LinearHead
 from spine_ray.core.memory import Portion
 from spine_ray.core.seeds import derive_seed
@@ -79,7 +84,7 @@ class Network:
             drop_path=0.0 if config.is_probe else config.training.drop_path,
             weights=setup.weights and on_this_machine(setup.weights, _log.info),
         )
-        frozen = freeze_backbone(model, config.freeze)
+        frozen = freeze_untrained(model, config)
         # From here on what is frozen is in eval mode: `train_mode` leaves it there.
         self.model = place_model(model, setup.arithmetic, setup.device).eval()
         self.normalisation = normalisation_of(config.backbone)

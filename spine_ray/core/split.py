@@ -7,6 +7,8 @@ import torch
 from timm.models import get_notrace_functions
 from torch import Tensor, fx, nn
 
+from spine_ray.core.freeze import is_batch_norm
+
 _UNTRACEABLE = (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError)
 """What a model's forward may raise when it is given symbols instead of tensors."""
 _DOES_NOTHING = (nn.Identity, nn.Dropout)
@@ -96,7 +98,9 @@ class _Trunk(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self._around:
             return False
-        return len({parameter.requires_grad for parameter in m.parameters()}) < 2
+        # A frozen batch-norm within a trained block needs no look into the block: what it depends on is trained.
+        others = (module for module in m.modules() if not is_batch_norm(module))
+        return len({each.requires_grad for module in others for each in module.parameters(recurse=False)}) < 2
 
 
 def _frozen_nodes(model: nn.Module, nodes: Iterable[fx.Node]) -> set[fx.Node]:

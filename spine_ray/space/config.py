@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 FreezeClass = Literal["full", "part"]
 CLASS_WEIGHTINGS = ("none", "balanced")
+BATCH_NORMS = ("frozen", "trained")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,9 @@ class Recipe:
     drop_path: float
     """Stochastic depth rate of the deepest block, 0 to 0.5, where the backbone supports it."""
 
+    batch_norm: str
+    """`frozen`: batch-norms keep the statistics, scales and shifts that the weights came with; or `trained`."""
+
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
         _check_whole("epochs", self.epochs, 1)
@@ -54,9 +58,8 @@ class Recipe:
         _check_range("drop_path", self.drop_path, 0.0, 0.5)
         if not isinstance(self.flip, bool):
             raise ValueError(f"recipe.flip must be true or false, not {self.flip!r}")
-        if self.class_weighting not in CLASS_WEIGHTINGS:
-            allowed = ", ".join(CLASS_WEIGHTINGS)
-            raise ValueError(f"recipe.class_weighting must be one of {allowed}, not {self.class_weighting!r}")
+        _check_one_of("class_weighting", self.class_weighting, CLASS_WEIGHTINGS)
+        _check_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
 
 
 RECIPE_FIELDS = tuple(field.name for field in fields(Recipe))
@@ -132,6 +135,11 @@ def freeze_class(freeze: float) -> FreezeClass:
 def _check_whole(name: str, value: object, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
+
+
+def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"recipe.{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def _check_range(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:

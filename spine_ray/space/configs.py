@@ -6,7 +6,7 @@ from typing import Any
 
 from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, freeze_class, probe_config
 from spine_ray.space.fields import Around, Choice, Distribution, LogUniform, Scalar, Uniform
-from spine_ray.space.recipes import WeightsKind, start_recipe
+from spine_ray.space.recipes import WeightsKind, start_epochs, start_recipe
 from spine_ray.space.schema import TierSpace
 
 
@@ -82,9 +82,23 @@ def probe_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConf
     )
 
 
-def shortened(tier: TierSpace, epochs: int) -> TierSpace:
+def with_epochs(tier: TierSpace, epochs: int) -> TierSpace:
     """Return a tier whose trials take some number of epochs and are otherwise the same."""
     return replace(tier, recipe={**tier.recipe, "epochs": epochs})
+
+
+def sized(tier: TierSpace, weights_kind: WeightsKind, rows: int) -> TierSpace:
+    """Return a tier whose epochs suit the size of the data, where its file leaves them open.
+
+    Args:
+        tier: Of the space.
+        weights_kind: Of the initial weights; on random ones the epochs are those of the start recipe.
+        rows: Training rows of a fold.
+    """
+    if weights_kind == "random" or "epochs" in tier.recipe:
+        return tier
+    batch_size = start_configs(tier, weights_kind)[0].training.batch_size if tier.trained_freezes else 1
+    return with_epochs(tier, start_epochs(rows, batch_size))
 
 
 def belongs(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> bool:

@@ -217,8 +217,8 @@ class TrainWorker:
     def _network_of(self, spec: WorkerSpec, config: TrialConfig, classes: int) -> Network:
         """Return the configuration's network: the one that is here, if it differs in nothing but how it is trained."""
         setup = setup_of(spec, config)
-        drop_path = None if config.is_probe else config.training.drop_path
-        key = (config.backbone, config.resolution, config.freeze, drop_path, classes, spec.seed, setup)
+        built = None if config.is_probe else (config.training.drop_path, config.training.batch_norm)
+        key = (config.backbone, config.resolution, config.freeze, built, classes, spec.seed, setup)
         if self._network is None or self._network[0] != key:
             self._network = None  # frees the last one's memory before the next is built
             self._network = (key, Network(config, classes, spec.seed, setup))

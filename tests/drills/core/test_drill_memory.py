@@ -92,7 +92,7 @@ def short_of_memory():
     recipe = {
         **{"epochs": 2, "batch_size": 64, "lr": 1e-3, "head_lr_factor": 1.0, "weight_decay": 0.05},
         **{"warmup_share": 0.0, "label_smoothing": 0.1, "class_weighting": "balanced", "clip_norm": 1.0},
-        **{"crop_area_min": 0.8, "flip": False, "drop_path": 0.0},
+        **{"crop_area_min": 0.8, "flip": False, "drop_path": 0.0, "batch_norm": "trained"},
     }
     # Freed tensors go back to the system at once, so that the peak says what a training needs.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
