@@ -1,8 +1,8 @@
 """Start recipes: where every backbone begins, so that comparisons are of backbones and nothing else.
 
 For pretrained weights every fold begins with the head of its probe, which is near its best, so head and backbone share
-one rate (linear probing, then fine-tuning: Kumar et al. 2022). The rate, frozen batch-norms and 200 steps were measured on
-real pictures with ImageNet weights of one EfficientNet, see `docs/log.md`; of other families they are NOT verified.
+one rate (linear probing, then fine-tuning: Kumar et al. 2022). The rate, frozen batch-norms and 200 steps were measured
+on real pictures with ImageNet weights of one EfficientNet, see `docs/log.md`; of other families they are NOT verified.
 AdamW, 10 % warm-up, cosine to 0 and gradients clipped at norm 1 are AutoGluon Multimodal's defaults (its
 `configs/optim/default.yaml`). No label smoothing: it costs the calibration on which pools and cascades rest.
 
