@@ -1,6 +1,5 @@
 """A tier as one Tuner of Ray, built from what the ledger knows and from nothing of Ray's own."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from ray.tune.experiment import Trial as RayTrial
 from spine_ray.sampling.queue import Refusal
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.study.depot import Depot
-from spine_ray.study.events import Event, TrialEnded
+from spine_ray.study.events import Event
 from spine_ray.study.paths import StudyPaths
 from spine_ray.tune.ray_errors import failure_of
 from spine_ray.tune.scheduler import ExactAsha
@@ -21,7 +20,7 @@ from spine_ray.tune.searcher import TierSearcher
 from spine_ray.tune.trainable import TrialTrainable
 from spine_ray.workers.failures import RETRIES
 from spine_ray.workers.spec import WorkerSpec
-from spine_ray.workers.trial_log import TrialLog, trial_request
+from spine_ray.workers.trial_log import TrialLog, dropping_checkpoints, trial_request
 from spine_ray.workers.trial_steps import StepReport, TrialRequest
 
 
@@ -39,14 +38,7 @@ def run_tuner(
     """
     queue = plan.queue(time.time)
     scheduler = ExactAsha(plan.stopping_rule(time.time))
-    depot = Depot(StudyPaths(spec.study), spec.holder, spec.uri)
-
-    def record(event: Event) -> None:
-        on_event(event)
-        if isinstance(event, TrialEnded):  # not before its end is known for good: until then it may be resumed
-            with contextlib.suppress(OSError):  # it is swept when the study is opened again
-                depot.remove(depot.paths.checkpoint(event.trial_id))
-
+    record = dropping_checkpoints(on_event, Depot(StudyPaths(spec.study), spec.holder, spec.uri))
     trainable = tune.with_resources(
         tune.with_parameters(TrialTrainable, spec=spec, actors=actors), PlacementGroupFactory([{"CPU": cpus}])
     )

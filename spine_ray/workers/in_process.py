@@ -13,12 +13,12 @@ from spine_ray.sampling.queue import QueuedTrial, Refusal, TrialQueue
 from spine_ray.sampling.stopping import StoppingRule
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
-from spine_ray.study.events import Event, TrialEnded
+from spine_ray.study.events import Event
 from spine_ray.workers.failures import WorkFailedError, WorkFailure
 from spine_ray.workers.layout import PoolLayout
 from spine_ray.workers.pool import Task
 from spine_ray.workers.spec import WorkerSpec
-from spine_ray.workers.trial_log import TrialLog, outcome_of, trial_request
+from spine_ray.workers.trial_log import TrialLog, dropping_checkpoints, outcome_of, trial_request
 from spine_ray.workers.trial_steps import Beginning, EpochReport, StepReport, TrialRequest, TrialSteps
 from spine_ray.workers.worker import TrainWorker, run_task
 from spine_ray.workers.worker_data import DecodeRequest, depot_of
@@ -102,14 +102,7 @@ class InProcessPool:
 
     def run_tier(self, plan: TierPlan, spec: WorkerSpec, on_event: Callable[[Event], None]) -> tuple[Refusal, ...]:
         """Run a tier's trials one after the other, and the control where it is due."""
-        depot = depot_of(spec)
-
-        def record(event: Event) -> None:
-            on_event(event)
-            if isinstance(event, TrialEnded):  # not before its end is known for good: until then it may be resumed
-                with contextlib.suppress(OSError):  # it is swept when the study is opened again
-                    depot.remove(depot.paths.checkpoint(event.trial_id))
-
+        record = dropping_checkpoints(on_event, depot_of(spec))
         queue = plan.queue(time.time)
         run = _TierRun(plan, queue, TrialLog(record, plan.interrupted), self, spec)
         while (queued := queue.next_trial()) is not None:

@@ -1,5 +1,6 @@
 """Between a tier's plan and its trials, whoever runs them: what a worker is asked for, and what is recorded of it."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 from spine_ray.sampling.queue import Outcome, QueuedTrial
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
+from spine_ray.study.depot import Depot
 from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialStarted
 from spine_ray.study.trials import Trial
 from spine_ray.workers.trial_steps import StepReport, TrialRequest
@@ -61,6 +63,21 @@ class TrialLog:
                 time=time.time(),
             )
         )
+
+
+def dropping_checkpoints(on_event: Callable[[Event], None], depot: Depot) -> Callable[[Event], None]:
+    """Return a callback that also drops the checkpoint of a trial that ended.
+
+    Not before its end is known for good: until then it may be resumed.
+    """
+
+    def record(event: Event) -> None:
+        on_event(event)
+        if isinstance(event, TrialEnded):
+            with contextlib.suppress(OSError):  # it is swept when the study is opened again
+                depot.remove(depot.paths.checkpoint(event.trial_id))
+
+    return record
 
 
 def trial_request(plan: TierPlan, queued: QueuedTrial) -> TrialRequest:
