@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from spine_ray.core.score import logits_of
-from spine_ray.core.ship import REFIT, rebuild, trained_arrays
+from spine_ray.core.ship import REFIT, rebuild, refit_arrays, trained_arrays
 
 ROWS = np.arange(60)
 # Half of test_resnet's stem and 4 blocks: 2.5 of 5 groups go up to 3.
@@ -88,6 +88,17 @@ def test_a_rebuilt_model_says_what_the_fitted_one_said(
     # The fitted one read its frozen part's activations in float16, which keeps 11 bits.
     tolerance = 1e-6 if freeze == 0 else 2e-3
     np.testing.assert_allclose(logits_of(rebuilt, pictures, ROWS, setup), fit.logits(ROWS), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
+def test_a_member_without_frozen_depth_needs_no_file_of_initial_weights(
+    batch_norm, task, weights, trial_config, make_setup, fitted
+):
+    config = trial_config("test_resnet", batch_norm=batch_norm)
+    fit, model = fitted(config, task, weights["test_resnet"])
+    arrays = {name: array.copy() for name, array in refit_arrays(model, config).items()}
+    rebuilt, pictures = rebuild(config, replace(task, seed=task.seed + 1), make_setup(), arrays)
+    np.testing.assert_allclose(logits_of(rebuilt, pictures, ROWS, make_setup()), fit.logits(ROWS), rtol=0, atol=1e-6)
 
 
 def test_a_frozen_part_of_random_weights_is_that_of_the_study_seed(task, trial_config, make_setup, fitted):

@@ -23,6 +23,15 @@ def trained_arrays(model: nn.Module) -> Arrays:
     return {name: np.array(array) for name, array in as_arrays(trained_tensors(model)).items()}
 
 
+def refit_arrays(model: nn.Module, config: TrialConfig) -> Arrays:
+    """Return what a study keeps of a member that was fitted once more.
+
+    What training changed, and where no depth is frozen the frozen batch-norms too: such a member is whole without the
+    file of its initial weights.
+    """
+    return whole_arrays(model) if config.freeze == 0.0 else trained_arrays(model)
+
+
 def whole_arrays(model: nn.Module) -> Arrays:
     """Return all that a model needs to be what it is, trained or frozen, as arrays."""
     return {name: np.array(tensor.cpu().contiguous().numpy()) for name, tensor in model.state_dict().items()}

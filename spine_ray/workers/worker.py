@@ -17,7 +17,7 @@ from spine_ray.core.memory import gpu_memory_mb, is_out_of_memory
 from spine_ray.core.network import Network
 from spine_ray.core.probe import ProbeRun, refitted_head, sampled_log_loss
 from spine_ray.core.score import logits_of
-from spine_ray.core.ship import REFIT, rebuild, trained_arrays
+from spine_ray.core.ship import REFIT, rebuild, refit_arrays
 from spine_ray.core.soundness import TrainingCheck, check_training
 from spine_ray.core.task import Task
 from spine_ray.core.trial import TrialRun
@@ -119,7 +119,7 @@ class TrainWorker:
             write_refit(
                 depot.paths,
                 config.trial_id,
-                trained_arrays(network.model),
+                refit_arrays(network.model, config),
                 frozen_hash=spec.frozen_hash(config.backbone),
                 data_version=samples.version,
             )
