@@ -11,7 +11,7 @@ from spine_ray.climb.known import ANSWER_SECONDS, Known
 from spine_ray.climb.probe_pass import SAMPLE_ROWS
 from spine_ray.climb.rehearsal import Rehearsal
 from spine_ray.climb.request import StoppedByGate
-from spine_ray.climb.tiers import Climb
+from spine_ray.climb.tiers import LEAST_STEPS, Climb
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.gates import Verdict
 from spine_ray.sampling.simulation import VirtualClock
@@ -253,3 +253,19 @@ def test_a_budget_that_holds_no_epoch_of_random_weights_is_refused_with_the_leas
     least = float(str(refused.value).rpartition(" is ")[2].removesuffix("s"))
     found = climb((LIGHT,), (), is_pretrained=False, budget=least)
     assert [trial.config.training.epochs for trial in found.trials if trial.is_completed][:1] == [1]
+
+
+LONG = replace(LIGHT, resolutions=(32,), recipe={**RECIPE, "epochs": 100}, trials=3)
+"""Fine-tunes of 100 epochs of one step each, on each of three folds: about 700 s, with their fit on all rows 1,000."""
+
+
+def test_a_budget_that_holds_no_whole_fine_tune_shortens_all_of_them_beside_probes() -> None:
+    done = climb((LONG,), (), budget=900.0)
+    fine_tunes = [trial for trial in done.trials if not trial.config.is_probe]
+    (epochs,) = {trial.config.training.epochs for trial in fine_tunes}
+    assert LEAST_STEPS <= epochs < 100
+    assert any(trial.is_completed for trial in fine_tunes)
+
+
+def test_what_holds_no_fifty_steps_of_a_fold_begins_no_fine_tune() -> None:
+    assert climb((LONG,), (), budget=400.0).configs(probes=False) == []

@@ -93,11 +93,15 @@ class Climb:
         seconds = {config: value for config, value in predicted.items() if value is not None}
         if not seconds:  # none of them could be measured
             return self.space
-        cheapest, left = min(seconds, key=seconds.__getitem__), ends - self.runner.now()
-        whole = cheapest.training.epochs
+        ordered, left = sorted(seconds, key=seconds.__getitem__), ends - self.runner.now()
+        cheapest, whole = ordered[0], ordered[0].training.epochs
         epochs = epochs_within(cheapest, self._with_refit * seconds[cheapest], left)
         if epochs == whole:
             return self.space
+        # So many that no worker is idle, where that costs the cheapest at most half of its epochs.
+        last = ordered[min(self.runner.workers, len(ordered)) - 1]
+        of_last = epochs_within(last, self._with_refit * seconds[last], left)
+        epochs = of_last if 2 * of_last >= epochs else epochs
         if not epochs and not self._has_answer:
             raise self._too_short(self._with_refit * seconds[cheapest] / whole)
         if self._has_answer and epochs < self._epochs_of(cheapest, LEAST_STEPS):
