@@ -18,6 +18,7 @@ from spine_ray.sampling.simulation import VirtualClock
 from spine_ray.space.config import TrialConfig, probe_config
 from spine_ray.space.fields import Around
 from spine_ray.space.schema import Space, TierSpace
+from spine_ray.study.events import EpochDone
 from spine_ray.study.trials import Trial
 from tests.support.climbs import climb_known, fine_tune_cost
 
@@ -269,3 +270,15 @@ def test_a_budget_that_holds_no_whole_fine_tune_shortens_all_of_them_beside_prob
 
 def test_what_holds_no_fifty_steps_of_a_fold_begins_no_fine_tune() -> None:
     assert climb((LONG,), (), budget=400.0).configs(probes=False) == []
+
+
+def test_an_interrupted_fine_tune_of_fewer_epochs_goes_on_with_those_whatever_the_time() -> None:
+    first = climb((LONG,), (), budget=900.0)
+    ended = next(trial for trial in first.trials if not trial.config.is_probe and trial.is_completed)
+    events = first.known.events
+    last = next(place for place, each in enumerate(events) if isinstance(each, EpochDone) and each.step == 5
+                and each.trial_id == ended.trial_id)  # fmt: skip
+    again = climb((LONG,), (), budget=5000.0, known=replace(first.known, events=events[: last + 1]))
+    by_id = {trial.trial_id: trial for trial in again.trials}
+    assert by_id[ended.trial_id].is_completed
+    assert {config.training.epochs for config in again.configs(probes=False)} == {ended.config.training.epochs}

@@ -22,7 +22,7 @@ from spine_ray.ladder.budget import (
 from spine_ray.sampling.queue import TransferHint
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import with_epochs
+from spine_ray.space.configs import belongs, with_epochs
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.study.trials import Trial
 
@@ -87,6 +87,8 @@ class Climb:
         ends, first = self._budget().training_ends, self.space.tiers[0]
         if ends is None or not first.trained_freezes:
             return self.space
+        if interrupted := self._interrupted_epochs():
+            return self._with_epochs(interrupted)
         self._measure(first)
         forecast = self.known.forecast()
         predicted = {config: forecast.seconds(config) for config in self.known.starts(first)}
@@ -110,7 +112,21 @@ class Climb:
             f"WARNING: the cheapest start recipe needs about {seconds[cheapest]:.0f} s, and the budget has "
             f"{left:.0f} s left for training: everything trains for {epochs} instead of {whole} epochs"
         )
+        return self._with_epochs(epochs)
+
+    def _with_epochs(self, epochs: int) -> Space:
         return replace(self.space, tiers=tuple(with_epochs(tier, epochs) for tier in self.space.tiers))
+
+    def _interrupted_epochs(self) -> int | None:
+        """Return the epochs of a fine-tune that was begun and not ended, where these are fewer than its tier's."""
+        kind = self.known.prepared.weights.kind
+        for trial in self.known.present.values():
+            if trial.ended is None and not trial.config.is_probe:
+                epochs = trial.config.training.epochs
+                tiers = (tier for tier in self.space.tiers if not belongs(tier, kind, trial.config))
+                if any(belongs(with_epochs(tier, epochs), kind, trial.config) for tier in tiers):
+                    return epochs
+        return None
 
     @property
     def _with_refit(self) -> float:
