@@ -349,6 +349,7 @@ def test_what_was_not_measured_is_reckoned_from_the_backbone_with_the_nearest_ar
 
 def test_where_a_trial_does_not_fit_fewer_of_its_epochs_do() -> None:
     assert epochs_within(config(), 100.0, 100.0) == 10
-    assert epochs_within(config(), 100.0, 50.0) == 4  # half of the time, and a little of that is kept
+    assert epochs_within(config(), 100.0, 50.0) == 5
+    assert epochs_within(config(), 100.0, 49.0) == 4
     assert epochs_within(config(), 100.0, 5.0) == 0
     assert epochs_within(config(), 100.0, -1.0) == 0

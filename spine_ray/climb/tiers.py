@@ -97,12 +97,13 @@ class Climb:
             return self.space
         ordered, left = sorted(seconds, key=seconds.__getitem__), ends - self.runner.now()
         cheapest, whole = ordered[0], ordered[0].training.epochs
-        epochs = epochs_within(cheapest, self._with_refit * seconds[cheapest], left)
-        if epochs == whole:
+        if self._with_refit * seconds[cheapest] <= left:
             return self.space
+        room = left if self._has_answer else SAFE * left
+        epochs = epochs_within(cheapest, self._with_refit * seconds[cheapest], room)
         # So many that no worker is idle, where that costs the cheapest at most half of its epochs.
         last = ordered[min(self.runner.workers, len(ordered)) - 1]
-        of_last = epochs_within(last, self._with_refit * seconds[last], left)
+        of_last = epochs_within(last, self._with_refit * seconds[last], room)
         epochs = of_last if 2 * of_last >= epochs else epochs
         if not epochs and not self._has_answer:
             raise self._too_short(self._with_refit * seconds[cheapest] / whole)

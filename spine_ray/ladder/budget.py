@@ -21,7 +21,7 @@ RECKONING_IS_OFF = 4.0
 _LATELY = 200
 """Completed trials, the newest, that tell how far predictions are off."""
 SAFE = 0.85
-"""Of the time that is left, what a shortened trial is made to fill: it has to end, or there is no answer."""
+"""Of the time that is left, what a shortened trial is made to fill where there is no answer unless it ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +179,7 @@ def epochs_within(config: TrialConfig, seconds: float, left: float) -> int:
     """
     if seconds <= left:
         return config.training.epochs
-    return max(0, int(config.training.epochs * SAFE * left / seconds))
+    return max(0, int(config.training.epochs * left / seconds))
 
 
 def least_budget(seconds: float) -> float:
