@@ -24,6 +24,8 @@ from spine_ray.workers.request import WorkerRequest
 
 REHEARSALS = 16
 """Of each outcome."""
+_OF_ANSWER = (0.15, 1.0)
+"""Of the time that is kept for the answer, what passes until the search compares itself with what was predicted."""
 GPU_TERA_MACS = (4.0, 25.0)
 """Training arithmetic that a GPU sustains, tera-multiply-accumulates/s, where none was measured: a wide assumption.
 
@@ -165,7 +167,7 @@ def _rehearse(
 
 def _ship(known: Known, clock: VirtualClock, shape: WorkerRequest, space: Space, luck: random.Random) -> None:
     """Let the time of the selection and of fitting some members once more pass."""
-    clock.now += ANSWER_SECONDS * luck.uniform(0.6, 1.5)
+    clock.now += ANSWER_SECONDS * luck.uniform(*_OF_ANSWER)
     completed = [trial.config for trial in known.present.values() if trial.is_completed]
     few = luck.randint(1, max(1, min(space.max_members, len(completed))))
     members = luck.sample(completed, min(few, len(completed)))
