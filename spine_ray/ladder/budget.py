@@ -13,7 +13,7 @@ from spine_ray.study.trials import Trial
 TRAINING_PASSES = 4.0
 """Training one image takes as long as so many forward passes, where only these were measured.
 
-By arithmetic 3; on processors 4 to 5 of nets with depthwise convolutions, whose backward pass waits for memory (docs/log.md).
+By arithmetic 3; on processors 4 to 5 of nets with depthwise convolutions, which wait for memory (docs/log.md).
 """
 _PROBE_START_S = 2.0
 """Building a backbone with its weights, before a probe's first batch, where no probe was measured."""
