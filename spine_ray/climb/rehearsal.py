@@ -82,7 +82,8 @@ class Rehearsal:
             return
         cost = nearest_cost(self.known.costs, config)
         passes = CHECK_PASSES * min(CHECKED_ROWS, len(self.known.samples.dev)) / cost.infer_images_s
-        steps = CHECK_STEPS * config.training.batch_size / cost.train_images_s
+        # The batch is learnt after a few of its steps, or looked at until the time for it is over.
+        steps = self._random.uniform(0.05, 1.0) * CHECK_STEPS * config.training.batch_size / cost.train_images_s
         self.clock.now += (passes + min(steps, 10.0)) * self._off
 
     def run(self, plan: TierPlan, question: str) -> None:
@@ -105,9 +106,12 @@ class Rehearsal:
             self._script,
             happened,
         )
+        self.has_control = True
+        if not events:  # where nothing is admitted no tier is started
+            self.clock.now = began
+            return
         name = plan.domain.tier.name
         self.tiers[name] = _added(self.tiers.get(name), self._effort(events, self.clock.now - began))
-        self.has_control = True
 
     def _is_measured(self, config: TrialConfig) -> bool:
         if config.is_probe:
