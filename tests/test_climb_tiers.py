@@ -128,7 +128,7 @@ def test_probes_that_take_over_a_third_of_the_time_run_in_the_order_of_a_sample(
     runner = probe_sampled(9000, 3100.0, LOSSES)
     assert runner.asked == [(["test_resnet", "test_vit", "test_vit2"], SAMPLE_ROWS)]
     started = [trial.config.backbone for trial in runner.known.trials.values()]
-    assert started == ["test_vit2", "test_resnet", "test_vit"][: len(started)]
+    assert started and started == ["test_vit2", "test_resnet", "test_vit"][: len(started)]
 
 
 def test_where_the_sample_itself_takes_long_the_first_in_line_are_sampled() -> None:
@@ -141,7 +141,7 @@ def test_other_probes_are_not_sampled(rows: int, seconds: float) -> None:
     runner = probe_sampled(rows, seconds, LOSSES)
     assert runner.asked == []
     started = [trial.config.backbone for trial in runner.known.trials.values()]
-    assert started == ["test_resnet", "test_vit", "test_vit2"][: len(started)]
+    assert started and started == ["test_resnet", "test_vit", "test_vit2"][: len(started)]
 
 
 def test_probes_do_not_count_among_a_tiers_trials_and_are_no_start_recipes() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spine_ray.climb.interruption import GRACE_S
+from spine_ray.study.checkpoint import CONTROL, read_checkpoint
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialResumed
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
@@ -52,6 +53,8 @@ class Death:
     output: str
     breath: float
     """Seconds that a bare Python took to start and end right after, on the same busy machine."""
+    kept: dict[str, int]
+    """The epochs of each trial whose state was on the disk when it was over."""
     family: list[Process]
     """Its own processes when it came."""
 
@@ -107,7 +110,8 @@ def live_and_die(story: Story, signals: tuple[signal.Signals, ...], luck: random
         returncode = process.wait(timeout=PATIENCE_S)
     seconds = time.monotonic() - began
     output_text = (story.folder / "output").read_text()
-    story.deaths.append(Death(signals, seconds, returncode, output_text, breath(), family))
+    kept = epochs_kept(StudyPaths(story.killed))
+    story.deaths.append(Death(signals, seconds, returncode, output_text, breath(), kept, family))
     return True
 
 
@@ -116,6 +120,16 @@ def epochs_in(study: Path) -> int:
     ledger = StudyPaths(study).ledger
     lines = ledger.read_bytes().splitlines(keepends=True) if ledger.exists() else []
     return sum(line.startswith(b'{"event": "epoch"') and line.endswith(b"\n") for line in lines)
+
+
+def epochs_kept(paths: StudyPaths) -> dict[str, int]:
+    """Return how many epochs the kept state of each unfinished trial holds."""
+    kept = {}
+    for name in (path.stem for path in paths.checkpoints.glob("*.safetensors")):
+        found = read_checkpoint(paths, name)
+        if found is not None and name != CONTROL:
+            kept[name] = len(found.about["records"])
+    return kept
 
 
 def descendants(pid: int) -> list[int]:
@@ -177,6 +191,13 @@ def check_that_they_are_one(story: Story) -> None:
         if isinstance(event, TrialEnded):
             ended.add(event.trial_id)
     assert epochs_in(story.killed) == epochs_in(story.calm) + epochs_not_kept(events)
+    resumed = [event for event in events if isinstance(event, TrialResumed)]
+    assert any(death.kept for death in story.deaths)
+    for death in story.deaths:
+        for name, steps in death.kept.items():
+            assert any(each.trial_id == name and each.step >= steps for each in resumed), (
+                "what was kept is gone on from"
+            )
 
 
 def epochs_not_kept(events: Sequence[Event]) -> int:
