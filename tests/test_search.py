@@ -1,16 +1,22 @@
 """The command as a user runs it: real ray, real timm models, real MLflow."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from spine_ray.predict import main as predict_main
+from spine_ray.select import main as select_main
+from spine_ray.space.config import TrialConfig
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
+from spine_ray.study.tables import read_samples
 from spine_ray.study.trials import trials_from_events
 from tests.support.study_checks import check_files, tracked_trials
 from tests.support.tiny_search import WORDS, exit_code, oof_bytes, run, run_here, take_costs, write_pictures
@@ -216,6 +222,33 @@ def test_without_time_for_refits_and_nothing_fitted_the_fastest_refit_answers(
     stayed, members = finish_without_time(tiny_search, paths)
     assert len(stayed) == 1
     assert members == stayed == {path.parent.name for path in paths.refits()}
+
+
+def test_predictions_with_a_whole_fine_tune_of_given_weights_score_what_the_search_said(
+    tiny_search: Path, smoke: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    """Its batch-norms were trained by nobody here and travel with it."""
+    paths = StudyPaths(smoke[0])
+    trials = trials_from_events(read_ledger(paths.ledger))
+    tuned = next(name for name, each in trials.items() if each.is_completed and has_frozen_norms(each.config))
+    assert select_main([str(paths.root), "--pin", tuned]) == 0
+    words = ("--space", "smoke", "--data", "pictures", "--study", "smoke", "--workers", "0")
+    done = run_here(tiny_search, *words, "--finish", "--open-test")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(paths.ensemble.read_text())
+    assert tuned in {each["trial_id"] for each in answer["members"]}
+    samples = read_samples(paths.samples)
+    truth = {samples.paths[row]: samples.classes[samples.labels[row]] for row in samples.test}
+    out = tiny_search / "predicted.parquet"
+    assert predict_main([str(paths.root), "--images", str(tiny_search / "pictures"), "--out", str(out)]) == 0
+    rows = {each["sample"]: each for each in pq.read_table(out).to_pylist()}
+    losses = [-math.log(rows[name][f"p_{label}"]) for name, label in truth.items()]
+    assert sum(losses) / len(losses) == pytest.approx(answer["test"][0]["log_loss"], abs=1e-5)
+
+
+def has_frozen_norms(config: TrialConfig) -> bool:
+    with_norms = config.backbone in ("test_efficientnet", "test_byobnet", "test_resnet")
+    return with_norms and config.freeze == 0.0 and config.training.batch_norm == "frozen"
 
 
 BAD_INPUT = {
