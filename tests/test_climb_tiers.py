@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from spine_ray.climb.affordable import LEAST_STEPS
 from spine_ray.climb.known import ANSWER_SECONDS, Known
 from spine_ray.climb.probe_pass import SAMPLE_ROWS
 from spine_ray.climb.rehearsal import Rehearsal
 from spine_ray.climb.request import StoppedByGate
-from spine_ray.climb.tiers import LEAST_STEPS, Climb
+from spine_ray.climb.tiers import Climb
 from spine_ray.ladder.budget import Budget
 from spine_ray.ladder.gates import Verdict
 from spine_ray.sampling.simulation import VirtualClock
@@ -60,12 +61,16 @@ def climb(
     is_pretrained: bool = True,
     budget: float | None = None,
     images_s: float = 30.0,
+    frozen_images_s: float | None = None,
     known: Known | None = None,
 ) -> Climbed:
-    """Rehearse the climb of some tiers, of which the fine-tunes were measured."""
+    """Rehearse the climb of some tiers, of which the fine-tunes were measured, with half of the depth frozen too."""
     space = Space(name="s", tiers=tuple(tiers), file=Path("s.yaml"), folds=FOLDS, reduction=1)
     names = [backbone for tier in tiers for backbone in tier.backbones]
     costs = [fine_tune_cost(backbone, images_s) for backbone in names]
+    if frozen_images_s is not None:
+        frozen = {"freeze": 0.5, "score_images_s": frozen_images_s, "prefix_images_s": 2 * images_s}
+        costs += [fine_tune_cost(backbone, images_s, train_images_s=frozen_images_s, **frozen) for backbone in names]
     known = known or climb_known(space, ROWS, is_pretrained=is_pretrained, costs=costs, began=START, budget_s=budget)
     said = cast("list[Verdict]", list(verdicts))
     source = iter(said)
@@ -272,13 +277,40 @@ def test_what_holds_no_fifty_steps_of_a_fold_begins_no_fine_tune() -> None:
     assert climb((LONG,), (), budget=400.0).configs(probes=False) == []
 
 
-def test_an_interrupted_fine_tune_of_fewer_epochs_goes_on_with_those_whatever_the_time() -> None:
-    first = climb((LONG,), (), budget=900.0)
+EITHER = replace(LONG, freezes=(0.0, 0.5))
+"""Fine-tunes as before, or with half of the depth frozen."""
+
+
+def start_shapes(done: Climbed) -> set[tuple[float, int]]:
+    """Return freeze depth and epochs of the start recipes that were begun."""
+    return {
+        (trial.config.freeze, trial.config.training.epochs)
+        for trial in done.trials
+        if not trial.config.is_probe and trial.started.is_start
+    }
+
+
+def test_more_is_frozen_before_less_is_trained() -> None:
+    assert start_shapes(climb((EITHER,), (), budget=700.0, frozen_images_s=600.0)) == {(0.5, 100)}
+
+
+def test_with_time_enough_start_recipes_have_the_freeze_depth_that_is_listed_first() -> None:
+    assert start_shapes(climb((EITHER,), (), budget=9000.0, frozen_images_s=600.0)) == {(0.0, 100)}
+
+
+def test_freezing_that_saves_little_time_is_not_chosen_over_epochs() -> None:
+    ((freeze, epochs),) = start_shapes(climb((EITHER,), (), budget=900.0, frozen_images_s=70.0))
+    assert (freeze, LEAST_STEPS <= epochs < 100) == (0.0, True)
+
+
+@pytest.mark.parametrize(("budget", "frozen_images_s"), [(900.0, 70.0), (560.0, 600.0)], ids=["fewer epochs", "frozen"])
+def test_an_interrupted_fine_tune_goes_on_as_it_began_whatever_the_time(budget: float, frozen_images_s: float) -> None:
+    first = climb((EITHER,), (), budget=budget, frozen_images_s=frozen_images_s)
     ended = next(trial for trial in first.trials if not trial.config.is_probe and trial.is_completed)
     events = first.known.events
     last = next(place for place, each in enumerate(events) if isinstance(each, EpochDone) and each.step == 5
                 and each.trial_id == ended.trial_id)  # fmt: skip
-    again = climb((LONG,), (), budget=5000.0, known=replace(first.known, events=events[: last + 1]))
+    again = climb((EITHER,), (), budget=5000.0, known=replace(first.known, events=events[: last + 1]))
     by_id = {trial.trial_id: trial for trial in again.trials}
     assert by_id[ended.trial_id].is_completed
-    assert {config.training.epochs for config in again.configs(probes=False)} == {ended.config.training.epochs}
+    assert start_shapes(again) == {(ended.config.freeze, ended.config.training.epochs)}

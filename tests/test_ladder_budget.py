@@ -13,8 +13,8 @@ from spine_ray.ladder.budget import (
     FoldSizes,
     Forecast,
     cost_from_probe,
-    epochs_within,
     held_back,
+    longest_within,
     observed_stretch,
     order_starts,
     probe_seconds,
@@ -347,9 +347,9 @@ def test_what_was_not_measured_is_reckoned_from_the_backbone_with_the_nearest_ar
     assert reckon((small, large), config("other"), 2000).train_images_s == pytest.approx(2.0)
 
 
-def test_where_a_trial_does_not_fit_fewer_of_its_epochs_do() -> None:
-    assert epochs_within(config(), 100.0, 100.0) == 10
-    assert epochs_within(config(), 100.0, 50.0) == 5
-    assert epochs_within(config(), 100.0, 49.0) == 4
-    assert epochs_within(config(), 100.0, 5.0) == 0
-    assert epochs_within(config(), 100.0, -1.0) == 0
+def test_the_longest_that_ends_in_time_is_the_last_of_those_that_take_no_longer() -> None:
+    assert longest_within([3.0, 5.0, 7.0], 7.0) == 3
+    assert longest_within([3.0, 5.0, 7.0], 6.9) == 2
+    assert longest_within([3.0, 5.0, 7.0], 2.9) == 0
+    assert longest_within([3.0, None, None], 100.0) == 1
+    assert longest_within([], 100.0) == 0

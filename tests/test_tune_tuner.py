@@ -104,6 +104,12 @@ def test_the_process_that_runs_a_trial_loads_no_torch(pool: RayPool, study: Tier
     assert not ray.get(loaded.remote(study.spec, request_of(STARTS[0])))
 
 
+@pytest.mark.skipif("RAY_worker_niceness" in os.environ, reason="it was asked for another")
+def test_workers_get_as_much_of_a_busy_core_as_the_process_that_started_them(pool: RayPool) -> None:
+    (worker,) = pool.actors
+    assert os.getpriority(os.PRIO_PROCESS, process_of(worker)) == os.nice(0)
+
+
 def test_a_worker_that_raised_leaves_and_its_successor_takes_up_the_next_trial(study: TierStudy, pool: RayPool) -> None:
     (worker,) = pool.actors
     broken, good = (request_of(config, is_control=True) for config in (STARTS[TIER.backbones.index(BROKEN)], STARTS[0]))

@@ -226,6 +226,11 @@ class Known:
             made = [(cost, len(self.samples.dev) / cost.infer_images_s) for cost in costs]
         return probe_seconds(made, self.macs(config), len(self.samples.dev))
 
+    @property
+    def with_refit(self) -> float:
+        """The time of a fine-tune with its fit on all rows, in units of its own: the fit takes what one fold takes."""
+        return self.samples.num_folds / (self.samples.num_folds - 1)
+
     def refit_seconds(self, configs: Sequence[TrialConfig], workers: int) -> float:
         """Return the predicted wall time of fitting members once more and scoring them on the test split, s."""
         fitting = self.forecast().refit_seconds(configs, workers)  # first: it folds in what probes tell of costs

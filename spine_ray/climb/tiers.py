@@ -4,30 +4,25 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from spine_ray.climb.affordable import LEAST_STEPS, Affordable
 from spine_ray.climb.decisions import Question
 from spine_ray.climb.known import Known
 from spine_ray.climb.probe_pass import ProbePass
 from spine_ray.climb.request import StoppedByGate
 from spine_ray.climb.runner import Runner
 from spine_ray.ladder.budget import (
-    SAFE,
     Admission,
     Budget,
     EndsInTime,
-    epochs_within,
     held_back,
-    least_budget,
     order_starts,
 )
 from spine_ray.sampling.queue import TransferHint
 from spine_ray.sampling.tier_plan import TierPlan
 from spine_ray.space.config import TrialConfig
-from spine_ray.space.configs import belongs, with_epochs
 from spine_ray.space.schema import Space, TierSpace
 from spine_ray.study.trials import Trial
 
-LEAST_STEPS = 50
-"""Steps of a fold below which a fine-tune is not worth its time beside the probe from which it starts (docs/log.md)."""
 Admit = Callable[[TrialConfig, float], str | None]
 """Returns why a configuration cannot begin at a time, seconds since 1970, or None."""
 
@@ -62,11 +57,14 @@ class Climb:
         Raises:
             StoppedByGate: If the first gate finds that nothing sound was learnt.
         """
-        trained = [tier for tier in self.space.tiers if tier.trained_freezes]
-        if not trained or (self._has_answer and not self._fits(trained[0], LEAST_STEPS)):
+        affordable = Affordable(self.known, self.runner, self.space, self.budget, self._has_answer)
+        first = self.space.tiers[0]
+        if not any(tier.trained_freezes for tier in self.space.tiers):
             return
-        self.runner.check(sorted(self.known.starts(self.space.tiers[0]), key=self.known.macs))
-        replace(self, space=self._affordable())._climb()
+        if self._has_answer and first.trained_freezes and not affordable.holds(LEAST_STEPS):
+            return
+        self.runner.check(sorted(self.known.starts(first), key=self.known.macs))
+        replace(self, space=affordable.shaped())._climb()
 
     @property
     def _has_answer(self) -> bool:
@@ -76,78 +74,6 @@ class Climb:
     def _budget(self) -> Budget:
         """Return the budget with what is to be kept of it by what is known now."""
         return self.budget.keeping(self.known.reserve(self.runner.workers))
-
-    def _affordable(self) -> Space:
-        """Return the space; with fewer epochs for all, where the budget does not hold the first tier's cheapest start.
-
-        Raises:
-            ValueError: If there is no answer yet, and it does not hold one epoch of each fold either; with the least
-                budget that would do.
-        """
-        ends, first = self._budget().training_ends, self.space.tiers[0]
-        if ends is None or not first.trained_freezes:
-            return self.space
-        if interrupted := self._interrupted_epochs():
-            return self._with_epochs(interrupted)
-        self._measure(first)
-        forecast = self.known.forecast()
-        predicted = {config: forecast.seconds(config) for config in self.known.starts(first)}
-        seconds = {config: value for config, value in predicted.items() if value is not None}
-        if not seconds:  # none of them could be measured
-            return self.space
-        ordered, left = sorted(seconds, key=seconds.__getitem__), ends - self.runner.now()
-        cheapest, whole = ordered[0], ordered[0].training.epochs
-        if self._with_refit * seconds[cheapest] <= left:
-            return self.space
-        room = left if self._has_answer else SAFE * left
-        epochs = epochs_within(cheapest, self._with_refit * seconds[cheapest], room)
-        # So many that no worker is idle, where that costs the cheapest at most half of its epochs.
-        last = ordered[min(self.runner.workers, len(ordered)) - 1]
-        of_last = epochs_within(last, self._with_refit * seconds[last], room)
-        epochs = of_last if 2 * of_last >= epochs else epochs
-        if not epochs and not self._has_answer:
-            raise self._too_short(self._with_refit * seconds[cheapest] / whole)
-        if self._has_answer and epochs < self._epochs_of(cheapest, LEAST_STEPS):
-            return self.space  # of which nothing is begun then
-        self.runner.say(
-            f"WARNING: the cheapest start recipe needs about {seconds[cheapest]:.0f} s, and the budget has "
-            f"{left:.0f} s left for training: everything trains for {epochs} instead of {whole} epochs"
-        )
-        return self._with_epochs(epochs)
-
-    def _with_epochs(self, epochs: int) -> Space:
-        return replace(self.space, tiers=tuple(with_epochs(tier, epochs) for tier in self.space.tiers))
-
-    def _interrupted_epochs(self) -> int | None:
-        """Return the epochs of a fine-tune that was begun and not ended, where these are fewer than its tier's."""
-        kind = self.known.prepared.weights.kind
-        for trial in self.known.present.values():
-            if trial.ended is None and not trial.config.is_probe:
-                epochs = trial.config.training.epochs
-                tiers = (tier for tier in self.space.tiers if not belongs(tier, kind, trial.config))
-                if any(belongs(with_epochs(tier, epochs), kind, trial.config) for tier in tiers):
-                    return epochs
-        return None
-
-    @property
-    def _with_refit(self) -> float:
-        """The time of a fine-tune with its fit on all rows, in units of its own: the fit takes what one fold takes."""
-        folds = self.known.samples.num_folds
-        return folds / (folds - 1)
-
-    def _epochs_of(self, config: TrialConfig, steps: int) -> int:
-        """Return the epochs of so many steps of a fold, no more than a configuration's own."""
-        rows = len(self.known.samples.dev) * (self.known.samples.num_folds - 1) // self.known.samples.num_folds
-        return min(config.training.epochs, math.ceil(steps / max(1, rows // config.training.batch_size)))
-
-    def _too_short(self, needed: float) -> ValueError:
-        """Return the refusal of a budget that does not hold a training time, s, that has to be."""
-        spent = self.runner.now() - self.budget.began
-        least = least_budget(spent + needed / SAFE + self._budget().reserve)
-        return ValueError(
-            f"--budget {self.budget.seconds:.0f}s is too short for one epoch on each fold with its answer: the least "
-            f"that would do is {least:.0f}s"
-        )
 
     def _climb(self) -> None:
         """Run the fine-tunes of the tiers, a gate before each but the first."""
@@ -270,7 +196,7 @@ class Climb:
         is_known = known.is_measured(config.backbone) or config.backbone in known.unmeasurable
         if self.budget.seconds is not None and not is_known:
             return f"needs about {seconds or 0.0:.0f} s by its arithmetic, too long to be worth measuring"
-        return admission.refusal(config, None if seconds is None else self._with_refit * seconds, now)
+        return admission.refusal(config, None if seconds is None else self.known.with_refit * seconds, now)
 
     def _measure(self, tier: TierSpace) -> None:
         """Measure a tier's start recipes, in a budget those that it could hold."""
@@ -315,8 +241,7 @@ class Climb:
         first, *later = (self._cheapest(tier) for tier in self.space.tiers[index:])
         return held_back(later, ends - self.runner.now() - first)
 
-    def _fits(self, tier: TierSpace, steps: int | None = None) -> bool:
-        """Return whether a tier's cheapest start recipe ends in time, or so many steps of each of its folds."""
-        ends, start = self._budget().training_ends, next(iter(self.known.starts(tier)), None)
-        share = 1.0 if steps is None or start is None else self._epochs_of(start, steps) / start.training.epochs
-        return ends is None or self.runner.now() + share * self._cheapest(tier) <= ends
+    def _fits(self, tier: TierSpace) -> bool:
+        """Say whether a tier's cheapest start recipe ends in time."""
+        ends = self._budget().training_ends
+        return ends is None or self.runner.now() + self._cheapest(tier) <= ends

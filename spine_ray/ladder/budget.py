@@ -172,17 +172,14 @@ def reckon(measured: Iterable[Cost], config: TrialConfig, macs: int) -> Cost:
     )
 
 
-def epochs_within(config: TrialConfig, seconds: float, left: float) -> int:
-    """Return how many epochs of a trial fit, all of its own at most; 0 where not one does.
+def longest_within(seconds: Sequence[float | None], room: float) -> int:
+    """Return how long something can be that is to end in time; 0 where it cannot be at all.
 
     Args:
-        config: What would be trained.
-        seconds: What it is predicted to take in all, s.
-        left: The time there is, s.
+        seconds: What lengths 1, 2, 3, ... take, s; None where nothing tells.
+        room: The time there is, s.
     """
-    if seconds <= left:
-        return config.training.epochs
-    return max(0, int(config.training.epochs * left / seconds))
+    return max((length for length, each in enumerate(seconds, 1) if each is not None and each <= room), default=0)
 
 
 def least_budget(seconds: float) -> float:

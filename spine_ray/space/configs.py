@@ -87,6 +87,11 @@ def with_epochs(tier: TierSpace, epochs: int) -> TierSpace:
     return replace(tier, recipe={**tier.recipe, "epochs": epochs})
 
 
+def frozen_first(tier: TierSpace, freeze: float) -> TierSpace:
+    """Return a tier that begins with one of its freeze depths and is otherwise the same."""
+    return replace(tier, freezes=(freeze, *(each for each in tier.freezes if each != freeze)))
+
+
 def sized(tier: TierSpace, weights_kind: WeightsKind, rows: int) -> TierSpace:
     """Return a tier whose epochs suit the size of the data, where its file leaves them open.
 

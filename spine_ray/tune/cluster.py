@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -17,6 +18,8 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 _ANSWER_S = 10.0
 """How long a cluster may take to answer at all, s."""
 _PAUSE_S = 0.02
+_NICENESS = "RAY_worker_niceness"
+"""Ray starts its workers at niceness 15: beside one busy process they would wait minutes for a share of its core."""
 
 
 @contextlib.contextmanager
@@ -35,6 +38,7 @@ def joined(address: str | None) -> Iterator[None]:
             logging_level=logging.ERROR,
             log_to_driver=False,
             object_store_memory=_OBJECT_STORE_BYTES,
+            _system_config={"worker_niceness": int(os.environ.get(_NICENESS, "0"))},
         )
     else:
         try:
