@@ -53,8 +53,7 @@ class Affordable:
     def shaped(self) -> Space:
         """Return the space; where its first tier's cheapest start does not fit, with more frozen or fewer epochs.
 
-        Everything is trained alike, so that comparisons stay comparisons of backbones. More is frozen before less is
-        trained: with half of the depth frozen twice as many steps fit, and do better (docs/log.md).
+        Everything is trained alike, so that comparisons stay comparisons of backbones.
 
         Raises:
             ValueError: If there is no answer yet, and the budget does not hold one epoch of each fold; with the least
@@ -105,15 +104,27 @@ class Affordable:
         return self.budget.keeping(self.known.reserve(self.runner.workers)).training_ends
 
     def _deeper(self, listed: Shape) -> Shape:
-        """Return the shape of the most epochs, the freeze depth that is listed first where they are as many."""
-        first, best = self.space.tiers[0], listed
+        """Return the first shape with more of the depth frozen that is worth it, or the listed one."""
+        first = self.space.tiers[0]
         for freeze in first.trained_freezes[1:]:
-            guess = self._shape(frozen_first(first, freeze))
-            if guess is not None and guess.epochs > best.epochs:
-                measured = self._measured(frozen_first(first, freeze))
-                if measured is not None and measured.epochs > best.epochs:
-                    best = measured
-        return best
+            tier = frozen_first(first, freeze)
+            guess = self._shape(tier)
+            if guess is not None and self._is_worth_freezing(guess, listed):
+                measured = self._measured(tier)
+                if measured is not None and self._is_worth_freezing(measured, listed):
+                    return measured
+        return listed
+
+    def _is_worth_freezing(self, deeper: Shape, listed: Shape) -> bool:
+        """Say whether more epochs are worth more than what they leave of the depth to train.
+
+        They are where their number times the share of the depth that is trained is no smaller; measured on real
+        pictures, see docs/log.md.
+        """
+        least = self.epochs_of(self.space.tiers[0], LEAST_STEPS)
+        if listed.epochs < least <= deeper.epochs:
+            return True
+        return deeper.epochs * (1.0 - deeper.freeze) >= listed.epochs * (1.0 - listed.freeze)
 
     def _measured(self, tier: TierSpace) -> Shape | None:
         """Measure the start recipes that the budget could hold, and return their shape."""
