@@ -35,11 +35,11 @@ def on_meta(backbone, resolution=224):
 @pytest.mark.parametrize("backbone", LADDER)
 def test_all_that_the_ladder_asks_for_can_be_built_and_frozen(backbone):
     tier = LADDER[backbone]
-    assert tier.freezes == (0.0, 0.75, 1.0)
+    assert tier.freezes == (0.0, 0.5, 1.0)
     # How deep a model is does not depend on the resolution, so the ends of the scale are looked at once.
     assert [frozen_share(backbone, tier.resolutions[0], freeze) for freeze in (0.0, 1.0)] == [0.0, 1.0]
     for resolution in tier.resolutions:
-        assert 0.2 < frozen_share(backbone, resolution, 0.75) < 0.8
+        assert 0.0 < frozen_share(backbone, resolution, 0.5) < 0.6
     costs = [facts(backbone, resolution, 1000).macs for resolution in tier.resolutions]
     assert costs == sorted(set(costs))
 
