@@ -248,7 +248,7 @@ def memory_task():
 def memory_config(trial_config, monkeypatch):
     """The configuration of a memory, and that model under its name."""
     monkeypatch.setattr("spine_ray.core.network.make_model", lambda *_, **__: Memory())
-    return trial_config(epochs=6, lr=0.5, batch_size=30, warmup_share=0.0, flip=True)
+    return trial_config(epochs=6, lr=0.5, batch_size=30, warmup_share=0.0, symmetry="mirror")
 
 
 def test_a_perfect_memory_knows_its_training_rows(memory_task, memory_config, make_fit):

@@ -15,6 +15,7 @@ from spine_ray.core.arrays import Arrays, as_arrays, part_of, put_back
 from spine_ray.core.freeze import train_mode, trained_tensors, trains_batch_norm
 from spine_ray.core.inputs import Inputs
 from spine_ray.core.memory import Portion
+from spine_ray.core.mixing import mixed, weight_of
 from spine_ray.core.network import Learner
 from spine_ray.core.schedule import (
     learning_rate_factor,
@@ -128,21 +129,28 @@ class Fit:
 
     def _train_step(self, inputs: Tensor, batch: Rows, step: int) -> Tensor:
         labels = torch.from_numpy(self._task.labels[batch]).to(self._device)
+        inputs, targets = mixed(inputs, labels, self._recipe, self._task.classes)
         steps = self._recipe.epochs * self._steps_an_epoch
         set_learning_rate(self._optimizer, learning_rate_factor(step, steps, self._recipe.warmup_share))
-        loss = self._learner.at_once.run(lambda rows: self._gradients(inputs, labels, rows))
+        loss = self._learner.at_once.run(lambda rows: self._gradients(inputs, targets, rows))
         torch.nn.utils.clip_grad_norm_(self._trained, self._recipe.clip_norm)
         self._optimizer.step()
         return loss
 
-    def _gradients(self, inputs: Tensor, labels: Tensor, at_once: int) -> Tensor:
-        """Leave the gradients of the batch's mean loss, some rows at a time, and return that loss."""
+    def _gradients(self, inputs: Tensor, targets: Tensor, at_once: int) -> Tensor:
+        """Leave the gradients of the batch's mean loss, some rows at a time, and return that loss.
+
+        Args:
+            inputs: (rows, ...).
+            targets: (rows,) class indices, or (rows, classes) shares of classes.
+            at_once: Rows that go through the model at once.
+        """
         self._optimizer.zero_grad(set_to_none=True)
         setup, weights = self._learner.setup, self._class_weights
-        whole = float(len(labels)) if weights is None else weights[labels].sum()
-        parts = math.ceil(len(labels) / at_once)
+        whole = float(len(targets)) if weights is None else weight_of(targets, weights).sum()
+        parts = math.ceil(len(targets) / at_once)
         total = torch.zeros((), device=self._device)
-        for part, truth in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        for part, truth in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
             with autocast(setup.arithmetic, setup.device):
                 logits = self._learner.part(part)
             smoothing = self._recipe.label_smoothing
