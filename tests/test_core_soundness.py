@@ -37,9 +37,9 @@ def tinted(row: int) -> np.ndarray:
 
 
 def side(row: int) -> np.ndarray:
-    """The class is whether a square lies left or right: a flip loses it."""
+    """The class is whether a square lies left or right, at half the height: a flip loses it, and so do turns."""
     picture, left = noise(row), 4 if row % 2 else SIDE - 14
-    picture[20:30, left : left + 10] = 255
+    picture[19:29, left : left + 10] = 255
     return picture
 
 

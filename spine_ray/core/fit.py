@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from spine_ray.core.arithmetic import autocast
+from spine_ray.core.arithmetic import autocast, float32_products, make_scaler
 from spine_ray.core.arrays import Arrays, as_arrays, part_of, put_back
 from spine_ray.core.freeze import train_mode, trained_tensors, trains_batch_norm
 from spine_ray.core.inputs import Inputs
@@ -22,6 +22,8 @@ from spine_ray.core.schedule import (
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
+    restore_scaler,
+    scaler_arrays,
     set_learning_rate,
 )
 from spine_ray.core.score import logits_of
@@ -65,6 +67,7 @@ class Fit:
         self._learner, self._inputs, self._device = learner, inputs, learner.setup.device
         self._trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(learner.model, learner.head, recipe)
+        self._scaler = make_scaler(learner.setup.arithmetic, learner.setup.device)
         self._batch_size = min(recipe.batch_size, len(rows))
         self._steps_an_epoch = len(rows) // self._batch_size
         self._class_weights = (
@@ -116,7 +119,7 @@ class Fit:
         """
         tensors = {f"{_MODEL}{name}": tensor for name, tensor in trained_tensors(self._learner.model).items()}
         memory = {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer_tensors(self._optimizer).items()}
-        return as_arrays(tensors | memory)
+        return as_arrays(tensors | memory) | scaler_arrays(self._scaler)
 
     def restore(self, state: Arrays) -> None:
         """Become what another fit of the same rows was when it returned its state.
@@ -126,6 +129,7 @@ class Fit:
         """
         put_back(part_of(state, _MODEL), trained_tensors(self._learner.model))
         restore_optimizer(self._optimizer, part_of(state, _OPTIMIZER))
+        restore_scaler(self._scaler, state)
 
     def _train_step(self, inputs: Tensor, batch: Rows, step: int) -> Tensor:
         labels = torch.from_numpy(self._task.labels[batch]).to(self._device)
@@ -133,8 +137,10 @@ class Fit:
         steps = self._recipe.epochs * self._steps_an_epoch
         set_learning_rate(self._optimizer, learning_rate_factor(step, steps, self._recipe.warmup_share))
         loss = self._learner.at_once.run(lambda rows: self._gradients(inputs, targets, rows))
+        self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(self._trained, self._recipe.clip_norm)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         return loss
 
     def _gradients(self, inputs: Tensor, targets: Tensor, at_once: int) -> Tensor:
@@ -156,6 +162,7 @@ class Fit:
             smoothing = self._recipe.label_smoothing
             losses = cross_entropy(logits.float(), truth, weights, label_smoothing=smoothing, reduction="sum")
             loss = losses / whole
-            torch.autograd.backward(loss)
+            with float32_products(setup.arithmetic, setup.device):
+                torch.autograd.backward(self._scaler.scale(loss))
             total += loss.detach()
         return total

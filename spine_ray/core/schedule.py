@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from spine_ray.core.freeze import depth_groups, no_weight_decay
 from spine_ray.space.config import Recipe
 
+_SCALER = "scaler."
+"""Where the numbers of a scaler are named in a state."""
+
 
 def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
     """Return the learning rate of a step in units of its peak.
@@ -82,6 +85,18 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, npt
         if array.shape != tuple(new.shape):
             raise ValueError(f"{name} has shape {array.shape}, not {tuple(new.shape)}")
         optimizer.state[parameter][key] = new.copy_(torch.from_numpy(np.array(array)))
+
+
+def scaler_arrays(scaler: torch.amp.GradScaler) -> dict[str, npt.NDArray[np.generic]]:
+    """Return what a scaler has learnt of the range of gradients; nothing where it is not used."""
+    return {f"{_SCALER}{name}": np.array(value) for name, value in scaler.state_dict().items()}
+
+
+def restore_scaler(scaler: torch.amp.GradScaler, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Give a new scaler what another has learnt; arrays of other names are left alone."""
+    known = {name.removeprefix(_SCALER): array.item() for name, array in arrays.items() if name.startswith(_SCALER)}
+    if known:
+        scaler.load_state_dict(known)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
