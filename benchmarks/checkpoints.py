@@ -52,7 +52,7 @@ def _measure(given: argparse.Namespace, paths: StudyPaths) -> dict[str, object]:
     places = source.locate(samples.paths)
     pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(SIDE))
     task = Task(pixels=pixels, keys=image_keys(samples.sample_ids, 0), labels=samples.labels, classes=10, seed=0)
-    recipe = replace(start_recipe("random", "full"), epochs=given.epochs)
+    recipe = replace(start_recipe("random"), epochs=given.epochs)
     config = TrialConfig(backbone=given.backbone, resolution=SIDE, freeze=given.freeze, recipe=recipe)
     setup = Setup(device=torch.device("cpu"), arithmetic=FLOAT32, weights=None, activation_bytes=0)
     with held(paths) as hold:

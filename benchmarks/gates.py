@@ -26,6 +26,7 @@ from benchmarks.grid_tiny import trained_tiny_grid
 from benchmarks.replay import Archive, Replay, fresh_rows, replay
 from benchmarks.results import parse_words, print_result, say
 from spine_ray.climb.decisions import of_stage
+from spine_ray.climb.prepare import look_up
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import row_losses
 from spine_ray.ladder.evidence import Evidence
@@ -156,7 +157,7 @@ def _archives(names: Sequence[str] | None, out: Path) -> Iterator[Archive]:
         return
     for named in names:
         folder, _, space = named.partition(":")
-        yield Archive(read_grid(Path(folder)), load_space(space or str(SPACE)))
+        yield Archive(read_grid(Path(folder)), look_up([load_space(space or str(SPACE))])[0])
 
 
 if __name__ == "__main__":

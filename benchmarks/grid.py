@@ -29,6 +29,7 @@ from benchmarks.grid_store import Grid, read_grid
 from benchmarks.grid_training import Group, Order, train_group
 from benchmarks.results import parse_words, print_result, say
 from benchmarks.selector import THREADS
+from spine_ray.climb.prepare import look_up
 from spine_ray.core.backbone import facts, family_of
 from spine_ray.core.cost_profile import fastest_arithmetic
 from spine_ray.core.network import Setup
@@ -66,9 +67,10 @@ def groups_of(space: Space) -> tuple[Group, ...]:
     found: list[Group] = []
     for tier in space.tiers:
         found += [Group(tier=tier.name, configs=(probe,)) for probe in probe_configs(tier, "pretrained")]
-        for backbone, resolution, freeze in itertools.product(tier.backbones, tier.resolutions, tier.trained_freezes):
-            configs = tuple(_point(tier, backbone, resolution, freeze, rate) for rate in _rates(tier))
-            found.append(Group(tier=tier.name, configs=configs))
+        for backbone in tier.backbones:
+            for resolution, freeze in itertools.product(tier.resolutions_of(backbone), tier.trained_freezes):
+                configs = tuple(_point(tier, backbone, resolution, freeze, rate) for rate in _rates(tier))
+                found.append(Group(tier=tier.name, configs=configs))
     return tuple(found)
 
 
@@ -104,7 +106,9 @@ def prepare(grid: GridSet, rows: Rows | None = None) -> Path:
         raise ValueError(f"{kept} names other rows than {data}: name another folder")
     write_samples(kept, samples)
     places = source.locate(samples.paths)
-    largest = max(resolution for tier in grid.space.tiers for resolution in tier.resolutions)
+    largest = max(
+        side for tier in grid.space.tiers for backbone in tier.backbones for side in tier.resolutions_of(backbone)
+    )
     pixels = build_pixels(lambda row: source.read(int(places[row])), samples.sample_ids, short_side(largest))
     return pixels.folder
 
@@ -115,7 +119,7 @@ def write_head(grid: GridSet, arithmetic: Mapping[str, Arithmetic]) -> None:
     backbones: dict[str, dict[str, Any]] = {}
     for tier in grid.space.tiers:
         for backbone in tier.backbones:
-            macs = {str(side): facts(backbone, side, classes).macs for side in tier.resolutions}
+            macs = {str(side): facts(backbone, side, classes).macs for side in tier.resolutions_of(backbone)}
             chosen = str(arithmetic[backbone])
             backbones[backbone] = {"family": family_of(backbone), "arithmetic": chosen, "macs": macs}
     replace_json(
@@ -229,7 +233,7 @@ def _made(given: argparse.Namespace, out: Path) -> dict[str, Any]:
 
         grid = tiny_grid(out, tiers=1)
     else:
-        grid = GridSet(given.set, out.resolve() / given.set, load_space(str(SPACE)))
+        grid = GridSet(given.set, out.resolve() / given.set, look_up([load_space(str(SPACE))])[0])
     if given.data_only:
         prepare(grid)
         return {"set": grid.name, "rows": len(read_samples(grid.folder / "samples.parquet").sample_ids)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.grid import SPACE, GridSet, groups_of, order_of, prepare, write_head
 from benchmarks.grid_sets import make_rows
 from benchmarks.grid_training import train_group
+from spine_ray.climb.prepare import look_up
 from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.load import load_space
 
@@ -26,7 +27,7 @@ SETS = (
 
 def tiny_grid(out: Path, tiers: int) -> GridSet:
     """Write the rows of a tiny grid and return it, untrained."""
-    space = load_space(str(SPACE), sets=SETS)
+    space = look_up([load_space(str(SPACE), sets=SETS)])[0]
     grid = GridSet(NAME, out.resolve() / NAME, replace(space, tiers=space.tiers[:tiers]))
     prepare(grid, make_rows(NAME, DEV_ROWS, FRESH_ROWS))
     return grid

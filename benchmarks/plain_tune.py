@@ -147,7 +147,7 @@ def training_loader(trial: TrialConfig, model: nn.Module, rows: RowReader, worke
         is_training=True,
         scale=(recipe.crop_area_min, 1.0),
         ratio=(3 / 4, 4 / 3),
-        hflip=0.5 if recipe.flip else 0.0,
+        hflip=0.0 if recipe.symmetry == "none" else 0.5,
         color_jitter=None,  # type: ignore[arg-type]
         interpolation="bilinear",
         mean=data["mean"],

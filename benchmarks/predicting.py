@@ -39,7 +39,7 @@ from spine_ray.ship.run import Predictor
 from spine_ray.ship.stream import Pace, default_device
 from spine_ray.ship.table import open_table
 from spine_ray.space.arithmetic import FLOAT32
-from spine_ray.space.config import TrialConfig, freeze_class
+from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 
 CLASSES = tuple(f"class {number}" for number in range(10))
@@ -81,7 +81,7 @@ def network_of(member: Member) -> Network:
 def artefact_of(models: Models, resolution: int) -> Artefact:
     members = []
     for backbone, freeze, factor in models:
-        recipe = start_recipe("random", freeze_class(freeze))
+        recipe = start_recipe("random")
         recipe = replace(recipe, lr=factor * recipe.lr)
         config = TrialConfig(backbone=backbone, resolution=resolution, freeze=freeze, recipe=recipe)
         members.append(Member(config=config, arithmetic=FLOAT32, family="", weights_source="random", licence="unknown"))

@@ -27,6 +27,7 @@ from benchmarks.grid_store import Grid, read_grid
 from benchmarks.grid_tiny import trained_tiny_grid
 from benchmarks.replay import Archive, dev_rows, replay
 from benchmarks.results import parse_words, print_result, say
+from spine_ray.climb.prepare import look_up
 from spine_ray.ensemble.calibrate import log_probs
 from spine_ray.ensemble.choose import Model, calibrate, choose
 from spine_ray.ensemble.greedy import Rules
@@ -214,7 +215,7 @@ def _places(folders: Sequence[Path] | None, space: str, out: Path) -> Iterator[t
         yield grid.folder, grid.space
         return
     for folder in folders:
-        yield folder.resolve(), load_space(space)
+        yield folder.resolve(), look_up([load_space(space)])[0]
 
 
 if __name__ == "__main__":

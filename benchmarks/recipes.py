@@ -37,7 +37,7 @@ from spine_ray.space.config import Recipe, TrialConfig
 from spine_ray.space.recipes import start_recipe
 
 RESOLUTION, CLASSES, PER_CLASS = 32, 10, 96
-VARIANTS: tuple[dict[str, Any], ...] = ({"flip": True}, {"crop_area_min": 0.35}, {"clip_norm": 1e6})
+VARIANTS: tuple[dict[str, Any], ...] = ({"symmetry": "mirror"}, {"crop_area_min": 0.35}, {"clip_norm": 1e6})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class Run:
 
 def runs(mix: Mix) -> Iterator[Run]:
     """All rates for every backbone, then single changes for the cheapest."""
-    start = replace(start_recipe("random", "full"), epochs=mix.epochs)
+    start = replace(start_recipe("random"), epochs=mix.epochs)
     for name, backbone, rate in itertools.product(mix.sets, mix.backbones, mix.rates):
         yield Run(name, backbone, replace(start, lr=rate), f"lr {rate:g}", mix.per_class)
     for name, change in itertools.product(mix.sets, VARIANTS):

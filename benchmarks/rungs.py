@@ -212,7 +212,7 @@ def _epoch(config: TrialConfig, step: int, loss: float) -> EpochDone:
 
 def _plan(tier: Tier, kind: type[TierPlan], seed: int) -> TierPlan:
     space, starts = tier.space, start_configs(tier.space, "pretrained")
-    pairs = frozenset((backbone, side) for backbone in space.backbones for side in space.resolutions)
+    pairs = frozenset((backbone, side) for backbone in space.backbones for side in space.resolutions_of(backbone))
 
     def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
         return TrialStarted(

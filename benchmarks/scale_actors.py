@@ -92,7 +92,7 @@ def run_actors(actors: int, trials: int, space: Space, curves: Curves) -> dict[s
 
 def _plan(space: Space, trials: int) -> TierPlan:
     tier = replace(space.tiers[0], trials=trials)
-    pairs = frozenset((backbone, side) for backbone in tier.backbones for side in tier.resolutions)
+    pairs = frozenset((backbone, side) for backbone in tier.backbones for side in tier.resolutions_of(backbone))
 
     def describe(config: TrialConfig, is_start: bool) -> TrialStarted:
         return TrialStarted(

@@ -255,7 +255,9 @@ def simulate(load: Load, space: Space, curves: Curves, folder: Path, tracker: Tr
     prepared = Prepared(
         spaces=(space,),
         weights=weights_from_folder(Path(str(space.weights)), tier.backbones),
-        facts={(name, side): facts(name, side, CLASSES) for name in tier.backbones for side in tier.resolutions},
+        facts={
+            (name, side): facts(name, side, CLASSES) for name in tier.backbones for side in tier.resolutions_of(name)
+        },
         families={name: family_of(name) for name in tier.backbones},
     )
     request = SearchRequest(

@@ -26,7 +26,7 @@ from benchmarks.selector import ROOT, THREADS, Cohort, Seconds, cohort
 from spine_ray.data.samples import Samples
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
-from spine_ray.space.config import TrialConfig, freeze_class
+from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted, event_to_dict
 from spine_ray.study.oof import write_oof
@@ -166,7 +166,7 @@ def make_configs(trials: int) -> list[TrialConfig]:
         rest, resolution = divmod(rest, len(RESOLUTIONS))
         again, freeze = divmod(rest, len(FREEZES))
         depth = FREEZES[freeze]
-        recipe = start_recipe("pretrained", freeze_class(depth))
+        recipe = start_recipe("pretrained")
         configs.append(
             TrialConfig(
                 backbone=list(BACKBONES)[backbone],

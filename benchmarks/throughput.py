@@ -48,7 +48,7 @@ from benchmarks.sides import (
     write_result,
 )
 from spine_ray.space.arithmetic import FLOAT32, Arithmetic, parse_arithmetic
-from spine_ray.space.config import TrialConfig, freeze_class
+from spine_ray.space.config import TrialConfig
 from spine_ray.space.recipes import start_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ class Mix:
                 backbone=backbone,
                 resolution=self.resolution,
                 freeze=freeze,
-                recipe=replace(start_recipe("random", freeze_class(freeze)), epochs=self.epochs, lr=rate),
+                recipe=replace(start_recipe("random"), epochs=self.epochs, lr=rate),
             )
             for backbone, freeze, rate in itertools.product(self.backbones, self.freezes, self.rates)
         )

@@ -81,8 +81,8 @@ def measure(run: Run) -> dict[str, object]:
     files, labels = pictures_of(run.name, run.per_class)
     ids = [f"{run.name}-{row}" for row in range(len(files))]
     pixels = build_pixels(files.__getitem__, ids, short_side(RESOLUTION))
-    flip = run.name != "digits"
-    recipe = replace(start_recipe("pretrained", "part"), epochs=run.epochs, lr=RATE, head_lr_factor=1.0, flip=flip)
+    symmetry = "none" if run.name == "digits" else "mirror"
+    recipe = replace(start_recipe("pretrained"), epochs=run.epochs, lr=RATE, head_lr_factor=1.0, symmetry=symmetry)
     config = TrialConfig(backbone=run.backbone, resolution=RESOLUTION, freeze=run.freeze, recipe=recipe)
     file = WEIGHTS / f"{run.backbone}.safetensors"
     setup = Setup(device=torch.device("cpu"), arithmetic=FLOAT32, weights=file, activation_bytes=0)

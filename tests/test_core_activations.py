@@ -75,14 +75,14 @@ def entries(cache):
 def test_keeping_activations_changes_no_bit_of_the_oof_logits(
     backbone, freeze, task, trial_config, make_network, cache
 ):
-    config = trial_config(backbone, freeze=freeze, epochs=2, batch_size=18, flip=True)
+    config = trial_config(backbone, freeze=freeze, epochs=2, batch_size=18, symmetry="mirror")
     assert_storage_changes_no_bit(config, task, make_network, cache)
 
 
 @pytest.mark.parametrize("arithmetic", ALL, ids=str)
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
 def test_nor_does_it_in_any_other_arithmetic(backbone, arithmetic, task, trial_config, make_network):
-    config = trial_config(backbone, freeze=0.5, flip=True)
+    config = trial_config(backbone, freeze=0.5, symmetry="mirror")
     logits = []
     for room in (0, PLENTY):
         run = TrialRun(
@@ -117,7 +117,7 @@ def test_another_trial_on_the_same_prefix_computes_nothing_of_it_again(trial, tr
 def test_a_file_is_one_view_of_all_rows_in_half_precision_as_it_lies_in_memory(
     backbone, arithmetic, axes, task, trial_config, make_network, cache
 ):
-    config = trial_config(backbone, freeze=0.5, flip=True)
+    config = trial_config(backbone, freeze=0.5, symmetry="mirror")
     chosen = next(each for each in ALL if each.precision == "float32" and each.memory_format == arithmetic)
     network = make_network(config, task, activation_bytes=PLENTY, arithmetic=chosen)
     inputs = open_inputs(config.recipe, network, task, DEV)
@@ -134,7 +134,7 @@ def test_a_file_is_one_view_of_all_rows_in_half_precision_as_it_lies_in_memory(
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
 def test_stored_activations_are_those_that_are_computed_in_the_order_of_the_rows(backbone, opened, trial_config):
-    inputs = opened(trial_config(backbone, freeze=0.5, flip=True))
+    inputs = opened(trial_config(backbone, freeze=0.5, symmetry="mirror"))
     assert isinstance(inputs, StoredActivations)
     computed = inputs._computed
     for rows in (DEV[:1], DEV[::-1], np.random.default_rng(1).permutation(DEV), DEV[[3, 3, 1]]):
@@ -254,7 +254,7 @@ SAME = {
 }
 OTHER = {
     "crops": ({"crop_area_min": 0.5}, lambda task: task),
-    "flip": ({"flip": True}, lambda task: task),
+    "symmetry": ({"symmetry": "mirror"}, lambda task: task),
     "freeze": ({"freeze": 0.99}, lambda task: task),
     "backbone": ({"backbone": "test_vit"}, lambda task: task),
     "seed of the views": ({}, other_keys),

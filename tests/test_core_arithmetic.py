@@ -2,11 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from spine_ray.core.arithmetic import autocast, candidates, may_have_bfloat16, place_batch, place_model
+from spine_ray.core.arithmetic import autocast, candidates, gpu_candidates, may_have_bfloat16, place_batch, place_model
 from spine_ray.space.arithmetic import ALL, FLOAT32, Arithmetic
 
 CPU = torch.device("cpu")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {
+    "float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16
+}  # fmt: skip
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -43,10 +45,21 @@ def test_a_processor_that_does_not_say_may_have_bfloat16(told, expected, tmp_pat
     assert may_have_bfloat16(tmp_path / "nowhere")
 
 
-def test_on_a_gpu_only_bfloat16_is():
-    found = candidates(torch.device("cuda"))
-    assert set(found) == {each for each in ALL if each.precision == "bfloat16"}
-    assert len(found) == 2
+@pytest.mark.parametrize(
+    ("capability", "precisions"),
+    [
+        ((6, 1), ["float32"]),
+        ((7, 0), ["float32", "float16"]),
+        ((7, 5), ["float32", "float16"]),
+        ((8, 0), ["float32", "tf32", "bfloat16"]),
+        ((9, 0), ["float32", "tf32", "bfloat16"]),
+    ],
+)
+def test_on_a_gpu_everything_it_has_hardware_for_is_measured_the_safest_first(capability, precisions):
+    found = gpu_candidates(capability)
+    assert [each.precision for each in found] == [each for each in precisions for _ in range(2)]
+    assert len(set(found)) == len(found)
+    assert found[0] == FLOAT32
 
 
 @pytest.mark.parametrize("arithmetic", ALL, ids=str)

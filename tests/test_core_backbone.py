@@ -12,6 +12,7 @@ from spine_ray.core.backbone import (
     first_line,
     licence_of,
     make_model,
+    native_resolution,
     normalisation_of,
     normalise,
 )
@@ -228,3 +229,16 @@ def test_a_damaged_file_is_refused(saved):
 def test_the_first_line_of_an_error_is_its_kind_where_it_has_no_text():
     assert first_line(ValueError("\none\ntwo")) == "one"
     assert first_line(ZeroDivisionError()) == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side"),
+    [
+        ("efficientnet_b3.ra2_in1k", 288),
+        ("efficientnet_b4.ra2_in1k", 320),
+        ("resnet50.a1_in1k", 224),
+        ("test_vit", 160),
+    ],
+)
+def test_the_native_resolution_is_that_of_the_weights(backbone, side):
+    assert native_resolution(backbone) == side

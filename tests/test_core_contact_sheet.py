@@ -6,7 +6,7 @@ from PIL import Image
 from spine_ray.core.contact_sheet import contact_sheet
 from spine_ray.core.views import Augmentation, render, scoring_boxes
 
-HARMLESS = Augmentation(crop_area_min=0.8, flip=False)
+HARMLESS = Augmentation(crop_area_min=0.8, symmetry="none")
 
 
 def opened(png: bytes) -> Image.Image:

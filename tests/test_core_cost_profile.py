@@ -24,7 +24,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("freeze", [0.0, 0.5, 0.99])
 def test_what_is_measured_is_a_number_and_fits_together(freeze, trial_config, make_setup):
-    speed = measure_speed(trial_config(freeze=freeze, flip=True), 10, make_setup())
+    speed = measure_speed(trial_config(freeze=freeze, symmetry="mirror"), 10, make_setup())
     for field in fields(Speed):
         value = getattr(speed, field.name)
         if freeze == 0.0 and field.name in PREFIX_ONLY:

@@ -73,9 +73,9 @@ def test_another_epoch_part_or_seed_is_another_order(seen, task, trial_config, b
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_an_epoch_shows_its_own_view_of_every_row_once(epoch, task, trial_config, batches_seen):
-    config = trial_config(batch_size=15, flip=True)
+    config = trial_config(batch_size=15, symmetry="mirror")
     shown = torch.cat(batches_seen(config, task, ROWS, (epoch,)))
-    augmentation = Augmentation(crop_area_min=config.recipe.crop_area_min, flip=True)
+    augmentation = Augmentation(crop_area_min=config.recipe.crop_area_min, symmetry="mirror")
     expected = render(task.pixels, ROWS, training_boxes(task.keys, epoch, augmentation), 32)
     assert sorted(shown.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
     assert not torch.equal(shown, expected)  # not in the order of the rows
@@ -95,7 +95,8 @@ def fitted_logits(make_fit):
 @pytest.mark.parametrize("freeze", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
 def test_the_same_seed_gives_the_same_bits(backbone, freeze, task, trial_config, fitted_logits):
-    config = trial_config(backbone, freeze=freeze, drop_path=0.2 if backbone == "test_vit" else 0.0, flip=True)
+    views = {"symmetry": "all", "color_jitter": 0.3, "trivial_augment": True, "mixup": 0.4, "cutmix": 0.4}
+    config = trial_config(backbone, freeze=freeze, drop_path=0.2 if backbone == "test_vit" else 0.0, **views)
     one = fitted_logits(config, task)
     torch.manual_seed(99)  # what the process drew before is no part of it
     np.testing.assert_array_equal(one, fitted_logits(config, task))
@@ -107,7 +108,7 @@ def test_the_same_seed_gives_the_same_bits(backbone, freeze, task, trial_config,
 def test_what_was_fitted_before_on_the_same_network_leaves_no_trace(
     freeze, task, trial_config, make_network, make_fit, fitted_logits
 ):
-    config = trial_config(freeze=freeze, flip=True)
+    config = trial_config(freeze=freeze, symmetry="mirror")
     network = make_network(config, task)
     before = make_fit(config, task, np.arange(20, 60), 1, network=network)
     before.train_epoch(0)

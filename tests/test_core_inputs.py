@@ -31,7 +31,7 @@ def pictures(task, trial_config, make_setup):
     """Return a function that makes a partly frozen network's pictures."""
 
     def make(backbone="test_efficientnet", freeze=0.75, **setup):
-        config = trial_config(backbone, freeze=freeze, epochs=VIEWS, crop_area_min=0.3, flip=True)
+        config = trial_config(backbone, freeze=freeze, epochs=VIEWS, crop_area_min=0.3, symmetry="mirror")
         return pictures_for(config.recipe, Network(config, 10, 0, make_setup(**setup)), task)
 
     return make
@@ -39,7 +39,7 @@ def pictures(task, trial_config, make_setup):
 
 def naive_pictures(task, rows, view):
     """Each picture on its own, as test_efficientnet wants it; view None is the scoring view."""
-    augmentation = Augmentation(crop_area_min=0.3, flip=True)
+    augmentation = Augmentation(crop_area_min=0.3, symmetry="mirror")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     seen = []
     for row in rows:
@@ -63,7 +63,7 @@ def naive_activations(pictures, rows, view):
 def test_there_is_a_view_for_every_epoch_and_they_are_cut_as_the_recipe_says(pictures):
     made = pictures()
     assert made.views == VIEWS
-    assert made.augmentation == Augmentation(crop_area_min=0.3, flip=True)
+    assert made.augmentation == Augmentation(crop_area_min=0.3, symmetry="mirror")
     assert made.note == ""
 
 

@@ -271,7 +271,7 @@ def test_the_prefix_hash_is_the_same_for_whatever_does_not_touch_the_prefix(hash
         {"lr": 0.5},
         {"drop_path": 0.3},
         {"epochs": 7, "batch_size": 4, "label_smoothing": 0.2},
-        {"crop_area_min": 0.3, "flip": True},
+        {"crop_area_min": 0.3, "symmetry": "mirror"},
     ):
         assert hash_of(trial_config("test_vit", freeze=0.5, **other)) == expected
     assert hash_of(config, activation_bytes=10**9) == expected

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from timm.optim import param_groups_layer_decay
 
 from spine_ray.core.backbone import make_model
 from spine_ray.core.freeze import classifier_names, freeze_backbone
@@ -48,18 +49,41 @@ def grouped(model, recipe):
     return dict(listed)
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_efficientnet"])
+HEADS = {"test_resnet": "fc", "test_vit": "head", "test_efficientnet": "classifier"}
+EXEMPT = {"test_resnet": set(), "test_vit": {"pos_embed", "cls_token"}, "test_efficientnet": set()}
+"""Parameters of several axes that timm never decays."""
+
+
+@pytest.mark.parametrize("backbone", HEADS)
 def test_heads_are_faster_and_only_matrices_and_kernels_decay(backbone, trial_config):
     model = make_model(backbone, 32, 10)
     recipe = trial_config(lr=0.01, head_lr_factor=5.0, weight_decay=0.3).recipe
     settings = grouped(model, recipe)
-    head = {"test_resnet": "fc", "test_vit": "head", "test_efficientnet": "classifier"}[backbone]
+    head = HEADS[backbone]
     assert set(settings) == {name for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        expected = (0.05 if name.startswith(f"{head}.") else 0.01, 0.3 if parameter.ndim > 1 else 0.0)
+        decays = parameter.ndim > 1 and name not in EXEMPT[backbone]
+        expected = (0.05 if name.startswith(f"{head}.") else 0.01, 0.3 if decays else 0.0)
         assert settings[name] == pytest.approx(expected), name
     assert settings[f"{head}.weight"] == pytest.approx((0.05, 0.3))
     assert settings[f"{head}.bias"] == pytest.approx((0.05, 0.0))
+
+
+@pytest.mark.parametrize("backbone", HEADS)
+def test_rates_fall_from_block_to_block_towards_the_stem_as_timm_has_them(backbone, trial_config):
+    """timm's own groups are the reference; its head is one layer above the last block, as ours."""
+    model = make_model(backbone, 32, 10)
+    recipe = trial_config(lr=0.01, layer_decay=0.5, head_lr_factor=1.0).recipe
+    scales = {}
+    for group in param_groups_layer_decay(model, layer_decay=0.5):
+        scales |= {id(parameter): group["lr_scale"] for parameter in group["params"]}
+    head = frozenset(classifier_names(model))
+    shared = {name for name, parameter in model.named_parameters() if scales[id(parameter)] == 1.0} - head
+    settings = grouped(model, recipe)
+    for name, parameter in model.named_parameters():
+        # What timm counts to the head beside the classifier, a last norm, is our last block.
+        factor = 0.5 if name in shared else scales[id(parameter)] * (0.5 if shared and name not in head else 1.0)
+        assert settings[name][0] == pytest.approx(0.01 * factor), name
 
 
 @pytest.mark.parametrize("freeze", [0.5, 1.0])

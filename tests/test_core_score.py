@@ -8,7 +8,9 @@ from spine_ray.core.views import render, scoring_boxes
 from spine_ray.space.arithmetic import ALL, Arithmetic
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {
+    "float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -65,8 +67,8 @@ def test_arithmetic_is_a_matter_of_rounding(score):
     rows = np.arange(20)
     exact = score(arithmetic=Arithmetic("float32", "contiguous"))[1](rows)
     for arithmetic in ALL:
-        # bfloat16 keeps 8 bits.
-        tolerance = {"float32": 1e-5, "bfloat16": 0.03}[arithmetic.precision]
+        # bfloat16 keeps 8 bits, float16 11; TF32 is float32 on a CPU.
+        tolerance = {"float32": 1e-5, "tf32": 1e-5, "bfloat16": 0.03, "float16": 0.004}[arithmetic.precision]
         np.testing.assert_allclose(score(arithmetic=arithmetic)[1](rows), exact, atol=tolerance * np.abs(exact).max())
 
 

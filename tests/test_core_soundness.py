@@ -11,6 +11,7 @@ from spine_ray.core.seeds import derive_seed
 from spine_ray.core.soundness import BatchCheck, _kept, check_training
 from spine_ray.core.task import Task
 from spine_ray.core.views import image_keys
+from spine_ray.ladder.view_check import FULLY_KEPT
 
 SIDE, ROWS = 48, 240
 FOLDS = (np.arange(ROWS) // 4 % 3).astype(np.int8)
@@ -36,9 +37,9 @@ def tinted(row: int) -> np.ndarray:
 
 
 def side(row: int) -> np.ndarray:
-    """The class is whether a square lies left or right: a flip loses it."""
+    """The class is whether a square lies left or right, at half the height: a flip loses it, and so do turns."""
     picture, left = noise(row), 4 if row % 2 else SIDE - 14
-    picture[20:30, left : left + 10] = 255
+    picture[19:29, left : left + 10] = 255
     return picture
 
 
@@ -58,8 +59,8 @@ def make_task(draw, classes: int) -> Task:
     [
         (corner, 4, {"crop_area_min": 0.05}, True),
         (corner, 4, {"crop_area_min": 0.35}, True),
-        (tinted, 4, {"crop_area_min": 0.05, "flip": True}, False),
-        (side, 2, {"crop_area_min": 0.8, "flip": True}, True),
+        (tinted, 4, {"crop_area_min": 0.05, "symmetry": "mirror"}, False),
+        (side, 2, {"crop_area_min": 0.8, "symmetry": "mirror"}, True),
         (side, 2, {"crop_area_min": 0.8}, False),
     ],
 )
@@ -74,6 +75,27 @@ def test_augmentation_that_removes_the_class_is_told_from_harmless_augmentation(
     assert found.batch.verdict == "learnt"
     assert found.probe.probe_accuracy > 0.8
     assert found.shuffled.probe_accuracy < found.views.prior_accuracy + 0.1
+
+
+def lying(row: int) -> np.ndarray:
+    """The class is whether a bar lies or stands: a quarter turn loses it, a half turn and a mirror image do not."""
+    picture = noise(row)
+    picture[20:28, 6:42] = 255
+    return picture if row % 2 else picture.swapaxes(0, 1).copy()
+
+
+@pytest.mark.parametrize(
+    ("draw", "classes", "minds_mirror", "minds_turns"),
+    [(tinted, 4, False, False), (side, 2, True, True), (lying, 2, False, True)],
+)
+def test_symmetries_that_lose_the_class_are_told_from_those_that_do_not(
+    draw, classes, minds_mirror, minds_turns, trial_config, make_setup
+) -> None:
+    weights = WEIGHTS / "test_vit.safetensors"
+    found = check_training(trial_config("test_vit"), make_task(draw, classes), FOLDS, make_setup(weights=weights))
+    for check, minds in ((found.mirrored, minds_mirror), (found.turned, minds_turns)):
+        assert check.kept is not None
+        assert (check.kept < FULLY_KEPT) is minds
 
 
 def test_labels_that_mean_nothing_leave_nothing_to_lose(trial_config, make_setup) -> None:

@@ -14,7 +14,7 @@ from spine_ray.core.linear_head import LinearHead
 from spine_ray.core.pixels import PixelFile
 from spine_ray.core.task import Task
 from spine_ray.core.trial import TrialRun
-from spine_ray.space.arithmetic import Arithmetic
+from spine_ray.space.arithmetic import parse_arithmetic
 
 EPOCHS, FOLDS = 2, 3
 ROWS, TEST_ROWS = 120, 20
@@ -248,7 +248,7 @@ def memory_task():
 def memory_config(trial_config, monkeypatch):
     """The configuration of a memory, and that model under its name."""
     monkeypatch.setattr("spine_ray.core.network.make_model", lambda *_, **__: Memory())
-    return trial_config(epochs=6, lr=0.5, batch_size=30, warmup_share=0.0, flip=True)
+    return trial_config(epochs=6, lr=0.5, batch_size=30, warmup_share=0.0, symmetry="mirror")
 
 
 def test_a_perfect_memory_knows_its_training_rows(memory_task, memory_config, make_fit):
@@ -323,6 +323,11 @@ RESUMABLE = {
     "transformer with a frozen part": {"backbone": "test_vit", "freeze": 0.5, "drop_path": 0.1},
     "head alone": {"freeze": 0.99},
     "batch-norm frozen": {"freeze": 0.5, "batch_norm": "frozen"},
+    "rates by layer, mixed and painted": {
+        **{"freeze": 0.0, "layer_decay": 0.7, "mixup": 0.5, "cutmix": 0.5, "symmetry": "all"},
+        **{"color_jitter": 0.3, "trivial_augment": True},
+    },
+    "float16": {"freeze": 0.0},
 }
 
 
@@ -332,7 +337,8 @@ def begin_resumable(task, folds, trial_config, begin):
 
     def make(kind):
         given = {"backbone": "test_resnet", **RESUMABLE[kind]}
-        setup = {"arithmetic": Arithmetic("float32", "contiguous")} if "contiguous" in kind else {}
+        arithmetic = {"contiguous, drop-path": "float32 contiguous", "float16": "float16 channels_last"}.get(kind)
+        setup = {"arithmetic": parse_arithmetic(arithmetic)} if arithmetic else {}
         return begin(trial_config(given.pop("backbone"), epochs=3, **given), task, folds, 2, **setup)
 
     return make

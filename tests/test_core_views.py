@@ -7,12 +7,13 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from spine_ray.core.pixels import PixelFile
-from spine_ray.core.views import Augmentation, Boxes, image_keys, render, scoring_boxes, training_boxes
+from spine_ray.core.views import Augmentation, Boxes, image_keys, render, scoring_boxes, training_boxes, training_view
 
 NAMES = [f"sample {row}" for row in range(10_000)]
 KEYS = image_keys(NAMES, 0)
-AUGMENTATION = Augmentation(crop_area_min=0.3, flip=True)
-COLUMNS = ("width", "height", "across", "down", "mirrored")
+AUGMENTATION = Augmentation(crop_area_min=0.3, symmetry="all")
+PAINTED = replace(AUGMENTATION, color_jitter=0.4, trivial_augment=True)
+COLUMNS = ("width", "height", "across", "down", "mirrored", "turns")
 
 
 def pixel_file(*pictures):
@@ -38,8 +39,8 @@ def smooth_picture(height, width, phase=0.0):
     return (127.5 + 127 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
-def box(*, width, height, across=0.5, down=0.5, mirrored=False):
-    return Boxes(*(np.array([value]) for value in (width, height, across, down, mirrored)))
+def box(*, width, height, across=0.5, down=0.5, mirrored=False, turns=0):
+    return Boxes(*(np.array([value]) for value in (width, height, across, down, mirrored, turns)))
 
 
 def rows_of(boxes, rows):
@@ -76,7 +77,7 @@ def test_different_views_are_different_and_uncorrelated():
 
 @pytest.mark.parametrize("area_min", [0.05, 0.35, 1.0])
 def test_area_and_aspect_of_crops_fill_their_ranges(area_min):
-    boxes = training_boxes(KEYS, 0, Augmentation(crop_area_min=area_min, flip=False))
+    boxes = training_boxes(KEYS, 0, Augmentation(crop_area_min=area_min, symmetry="none"))
     area, aspect = boxes.width * boxes.height, boxes.width / boxes.height
     assert area.min() >= area_min - 1e-12
     assert area.max() <= 1 + 1e-12
@@ -88,13 +89,63 @@ def test_area_and_aspect_of_crops_fill_their_ranges(area_min):
     assert np.quantile(boxes.down, [0, 0.5, 1]) == pytest.approx([0, 0.5, 1], abs=0.02)
 
 
-def test_half_of_the_views_are_mirrored_and_none_without_flip():
-    mirrored = training_boxes(KEYS, 0, AUGMENTATION)
-    plain = training_boxes(KEYS, 0, replace(AUGMENTATION, flip=False))
-    assert abs(mirrored.mirrored.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(KEYS))
-    assert not plain.mirrored.any()
-    # Mirroring moves no crop.
-    assert_same(replace(mirrored, mirrored=plain.mirrored), plain)
+@pytest.mark.parametrize(("symmetry", "kept"), [("none", 1), ("mirror", 2), ("all", 8)])
+def test_views_are_shared_out_evenly_among_the_symmetries(symmetry, kept):
+    boxes = training_boxes(KEYS, 0, replace(AUGMENTATION, symmetry=symmetry))
+    counts = np.bincount(4 * boxes.mirrored + boxes.turns, minlength=8)
+    assert (counts > 0).sum() == kept
+    assert counts[[0, 4][: min(kept, 2)]].all(), "upright, and mirrored"
+    share = len(KEYS) / kept
+    assert (abs(counts[counts > 0] - share) <= 5 * np.sqrt(share)).all()
+    plain = training_boxes(KEYS, 0, replace(AUGMENTATION, symmetry="none"))
+    assert_same(replace(boxes, mirrored=plain.mirrored, turns=plain.turns), plain)  # it moves no crop
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_view_is_turned_by_right_angles_then_mirrored(turns, mirrored):
+    picture = smooth_picture(12, 12)
+    whole = box(width=1.0, height=1.0, mirrored=mirrored, turns=turns)
+    expected = np.rot90(picture, turns, (0, 1))
+    expected = expected[:, ::-1] if mirrored else expected
+    rendered = render(pixel_file(picture), np.array([0]), whole, 12)
+    np.testing.assert_array_equal(rendered[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_a_painted_view_is_the_same_alone_and_in_a_batch_whatever_was_drawn_before():
+    pixels, rows = pixel_file(*(smooth_picture(24, 24, row / 5) for row in range(5))), np.array([4, 0, 2])
+    together = training_view(pixels, rows, KEYS[rows], 3, PAINTED, 16)
+    for place in range(len(rows)):
+        torch.manual_seed(place)
+        alone = training_view(pixels, rows[[place]], KEYS[rows[[place]]], 3, PAINTED, 16)
+        assert torch.equal(alone[0], together[place])
+    assert together.dtype == torch.uint8
+    others = (training_view(pixels, rows, KEYS[rows], 4, PAINTED, 16), render_of(pixels, rows, 3, 16))
+    assert not any(torch.equal(together, other) for other in others)
+
+
+def test_painting_leaves_the_generator_of_torch_where_it_was():
+    pixels = pixel_file(smooth_picture(24, 24))
+    torch.manual_seed(0)
+    training_view(pixels, np.array([0]), KEYS[:1], 0, PAINTED, 16)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_colours_change_by_no_more_than_their_share():
+    grey = pixel_file(*(np.full((8, 8, 3), 100, np.uint8) for _ in range(200)))
+    rows = np.arange(200)
+    brighter = replace(AUGMENTATION, color_jitter=0.3)
+    levels = training_view(grey, rows, KEYS[rows], 0, brighter, 8).float().mean(dim=(1, 2, 3))
+    # Of an even grey only the brightness changes, by a factor of 0.7 to 1.3; levels are cut to whole ones.
+    assert float(levels.min()) >= 69.0
+    assert float(levels.max()) <= 130.0
+    assert float(levels.std()) > 10.0
+
+
+def render_of(pixels, rows, view, side):
+    return render(pixels, rows, training_boxes(KEYS[rows], view, AUGMENTATION), side)
 
 
 def test_a_view_of_an_image_looks_the_same_alone_and_in_a_batch():
@@ -150,7 +201,7 @@ def test_the_scoring_view_is_the_central_square(height, width):
 
 def test_scoring_boxes_are_whole_short_sides_in_the_middle():
     boxes = scoring_boxes(4)
-    assert_same(boxes, Boxes(*(np.full(4, value) for value in (1.0, 1.0, 0.5, 0.5, False))))
+    assert_same(boxes, Boxes(*(np.full(4, value) for value in (1.0, 1.0, 0.5, 0.5, False, 0))))
 
 
 def test_a_box_is_cut_where_it_says():

@@ -27,7 +27,7 @@ from spine_ray.study.tables import Cost, cost_key
 from spine_ray.study.trials import Trial
 
 SIZES = FoldSizes(train=80.0, held_out=20.0, folds=5)
-RECIPE = start_recipe("pretrained", "full")  # 10 epochs
+RECIPE = start_recipe("pretrained")  # 10 epochs
 SLACK = 1.15
 
 

@@ -25,7 +25,7 @@ SAMPLES = Samples(
     splits=tuple("test" if fold < 0 else "dev" for fold in FOLDS),
     folds=FOLDS,
 )
-CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.0, recipe=start_recipe("random", "full"))
+CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.0, recipe=start_recipe("random"))
 
 
 def trial(trial_id: str, status: Status | None = "completed", tier: str = "light") -> Trial:

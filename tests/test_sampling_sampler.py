@@ -129,13 +129,15 @@ def test_a_probe_is_never_suggested() -> None:
 
 
 def test_suggestions_stay_within_the_space_and_lr_has_three_digits() -> None:
-    where = domain(recipe={"lr": LogUniform(1e-4, 1e-2, 1e-3), "label_smoothing": Choice((0.0, 0.1)), "flip": False})
+    where = domain(
+        recipe={"lr": LogUniform(1e-4, 1e-2, 1e-3), "label_smoothing": Choice((0.0, 0.1)), "symmetry": "all"}
+    )
     for number in range(30):
         recipe = asked(where, some_outcomes(domain()), number)[0].recipe
         assert 1e-4 <= recipe.lr <= 1e-2
         assert recipe.lr == float(f"{recipe.lr:.3g}")
         assert recipe.label_smoothing in (0.0, 0.1)
-        assert (recipe.flip, recipe.epochs) == (False, 4)
+        assert (recipe.symmetry, recipe.epochs) == ("all", 4)
 
 
 def test_a_learning_rate_that_is_not_searched_keeps_all_its_digits() -> None:

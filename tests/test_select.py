@@ -91,7 +91,7 @@ def test_limits_are_kept(study: StudyPaths) -> None:
 def test_trials_of_one_frozen_prefix_pay_it_once() -> None:
     first, second = (
         config("resnet18"),
-        TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("random", "part")),
+        TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("random")),
     )
     costs = {cost_key(first): cost(first)}
     prices = PriceList(tuple(price_of(Trial(started=started(each)), costs) for each in (first, second)))

@@ -12,9 +12,7 @@ from spine_ray.study.events import EpochDone, TrialEnded, TrialStarted
 
 
 def started(resolution=32, total_steps=9):
-    config = TrialConfig(
-        backbone="resnet18.a1_in1k", resolution=resolution, freeze=0.0, recipe=start_recipe("random", "full")
-    )
+    config = TrialConfig(backbone="resnet18.a1_in1k", resolution=resolution, freeze=0.0, recipe=start_recipe("random"))
     return TrialStarted(
         trial_id=config.trial_id,
         tier="light",

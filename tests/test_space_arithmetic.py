@@ -5,12 +5,16 @@ import pytest
 from spine_ray.space.arithmetic import ALL, FLOAT32, Arithmetic, parse_arithmetic
 
 
-def test_there_are_two_precisions_in_two_memory_formats():
+def test_there_are_four_precisions_in_two_memory_formats():
     assert sorted(map(str, ALL)) == [
         "bfloat16 channels_last",
         "bfloat16 contiguous",
+        "float16 channels_last",
+        "float16 contiguous",
         "float32 channels_last",
         "float32 contiguous",
+        "tf32 channels_last",
+        "tf32 contiguous",
     ]
 
 
@@ -30,7 +34,7 @@ def test_what_is_written_is_read_back(arithmetic):
         "",
         "float32",
         "channels_last",
-        "float16 contiguous",
+        "float8 contiguous",
         "float32 planar",
         "contiguous float32",
         "float32  contiguous",

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, freeze_class, probe_config
+from spine_ray.space.config import AUGMENTATIONS, RECIPE_FIELDS, TrialConfig, probe_config
 from spine_ray.space.configs import (
     belongs,
     build_config,
@@ -40,7 +40,7 @@ def test_searched_fields_are_those_with_a_distribution() -> None:
 
 def test_start_configs_begin_at_the_first_value_of_everything() -> None:
     first, second = start_configs(TIER, "pretrained")
-    shared = start_recipe("pretrained", "full")
+    shared = start_recipe("pretrained")
     assert (first.backbone, second.backbone) == TIER.backbones
     assert (first.resolution, first.freeze) == (224, 0.0)
     assert first.recipe == second.recipe
@@ -54,7 +54,7 @@ def test_start_configs_begin_at_the_first_value_of_everything() -> None:
 @pytest.mark.parametrize("freeze", [0.0, 0.75])
 def test_a_sampled_multiplier_meets_the_start_of_its_freeze_class(freeze: float) -> None:
     config = build_config(TIER, "pretrained", "resnet50.a1_in1k", 320, freeze, {"lr": 2.0})
-    assert config.recipe.lr == 2.0 * start_recipe("pretrained", freeze_class(freeze)).lr
+    assert config.recipe.lr == 2.0 * start_recipe("pretrained").lr
 
 
 def test_other_sampled_values_are_taken_as_they_are() -> None:
@@ -65,11 +65,11 @@ def test_other_sampled_values_are_taken_as_they_are() -> None:
 
 def test_an_override_moves_the_start_of_one_backbone_and_no_other() -> None:
     tier = TierSpace(
-        name="mid", backbones=("a", "b"), recipe={"lr": Around(3.0)}, overrides={"b": {"lr": 0.01, "flip": False}}
+        name="mid", backbones=("a", "b"), recipe={"lr": Around(3.0)}, overrides={"b": {"lr": 0.01, "symmetry": "none"}}
     )
     a, b = start_configs(tier, "pretrained")
-    assert a.recipe == start_recipe("pretrained", "full")
-    assert (b.recipe.lr, b.recipe.flip) == (0.01, False)
+    assert a.recipe == start_recipe("pretrained")
+    assert (b.recipe.lr, b.recipe.symmetry) == (0.01, "none")
     assert build_config(tier, "pretrained", "b", 224, 0.0, {"lr": 3.0}).recipe.lr == pytest.approx(0.03)
 
 
@@ -77,6 +77,40 @@ def test_an_override_leaves_the_range_of_a_distribution_open() -> None:
     tier = TierSpace(name="mid", backbones=("a",), recipe={"lr": Uniform(0.1, 0.5, 0.1)}, overrides={"a": {"lr": 0.2}})
     assert start_configs(tier, "random")[0].recipe.lr == 0.2
     assert build_config(tier, "random", "a", 224, 0.0, {"lr": 0.4}).recipe.lr == 0.4
+
+
+DIALLED = ("crop_area_min", "crop_aspect_max", "color_jitter", "trivial_augment")
+
+
+def dialled(recipe) -> dict[str, bool | float]:
+    return {name: getattr(recipe, name) for name in DIALLED}
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_start_recipes_stand_where_their_dial_says(weights) -> None:
+    start = start_recipe(weights)
+    assert dialled(start) == AUGMENTATIONS[start.augment]
+
+
+@pytest.mark.parametrize("level", AUGMENTATIONS)
+def test_the_dial_sets_what_a_space_leaves_open(level: str) -> None:
+    tier = TierSpace(name="mid", backbones=("a",), recipe={"augment": level})
+    assert dialled(start_configs(tier, "pretrained")[0].recipe) == AUGMENTATIONS[level]
+    own = replace(tier, recipe={"augment": level, "crop_area_min": 0.5}, overrides={"a": {"color_jitter": 0.1}})
+    expected = {**AUGMENTATIONS[level], "crop_area_min": 0.5, "color_jitter": 0.1}
+    assert dialled(start_configs(own, "pretrained")[0].recipe) == expected
+
+
+def test_a_searched_dial_takes_its_settings_along_and_back() -> None:
+    recipe = {"augment": Choice(("medium", "strong", "none")), "crop_aspect_max": 1.5}
+    tier = TierSpace(name="mid", backbones=("a",), recipe=recipe)
+    for level in ("strong", "none"):
+        config = build_config(tier, "pretrained", "a", 224, 0.0, {"augment": level})
+        assert dialled(config.recipe) == {**AUGMENTATIONS[level], "crop_aspect_max": 1.5}
+        assert belongs(tier, "pretrained", config)
+        assert sampled_values(tier, "pretrained", config) == {"augment": level}
+    strange = replace(config, recipe=replace(config.recipe, crop_area_min=0.123))
+    assert not belongs(tier, "pretrained", strange)
 
 
 def test_trial_ids_are_equal_exactly_when_what_is_trained_is_equal() -> None:
@@ -193,3 +227,22 @@ def test_epochs_that_a_file_leaves_open_are_those_of_200_steps_within_limits(row
     assert sized(open_tier, "random", rows) == open_tier
     fixed = with_epochs(open_tier, 3)
     assert sized(fixed, "pretrained", rows) == fixed
+
+
+NATIVE = TierSpace(
+    name="mid", backbones=("a", "b"), resolutions=("native", 96), freezes=(0.0, 1.0), natives={"a": 96, "b": 64}
+)
+
+
+def test_native_is_the_side_at_which_each_backbone_was_pretrained() -> None:
+    assert (NATIVE.resolutions_of("a"), NATIVE.resolutions_of("b")) == ((96,), (64, 96))
+    assert [start.resolution for start in start_configs(NATIVE, "pretrained")] == [96, 64]
+    probes = [(probe.backbone, probe.resolution) for probe in probe_configs(NATIVE, "pretrained")]
+    assert probes == [("b", 64), ("a", 96), ("b", 96)]
+    assert belongs(NATIVE, "pretrained", probe_config("b", 96))
+    assert not belongs(NATIVE, "pretrained", probe_config("a", 64))
+
+
+def test_native_means_nothing_before_it_was_looked_up() -> None:
+    with pytest.raises(ValueError, match="the native resolution of a was not looked up"):
+        start_configs(replace(NATIVE, natives={}), "pretrained")

@@ -24,7 +24,7 @@ def test_field_to_plain_is_the_inverse_of_read_field(raw: object, field: Field) 
 def test_read_field_makes_floats_where_the_recipe_holds_floats() -> None:
     assert isinstance(read_field("lr", 1), float)
     assert isinstance(read_field("epochs", 1), int)
-    assert read_field("flip", True) is True
+    assert read_field("trivial_augment", True) is True
     choice = read_field("drop_path", [0, 0.1])
     assert isinstance(choice, Choice)
     assert isinstance(choice.values[0], float)

@@ -55,7 +55,7 @@ def test_assign_with_a_tier_holds_there_alone() -> None:
 def test_assign_finds_the_backbone_in_a_key_with_many_dots() -> None:
     assert assign(RAW, "overrides.a.b_c.lr", 0.9)["overrides"]["a.b_c"] == {"lr": 0.9}
     assert assign(RAW, "tiers.mid.overrides.a.b_c.lr", 0.9)["tiers"]["mid"]["overrides"]["a.b_c"] == {"lr": 0.9}
-    assert assign(RAW, "overrides.a.b_c", {"flip": True})["overrides"]["a.b_c"] == {"flip": True}
+    assert assign(RAW, "overrides.a.b_c", {"trivial_augment": True})["overrides"]["a.b_c"] == {"trivial_augment": True}
 
 
 def test_assign_changes_neither_its_input_nor_shares_with_it() -> None:

@@ -22,6 +22,7 @@ SPACE = Space(name="here", tiers=(TIER,), file=Path("here.yaml"))
         ({"resolutions": (0,)}, "resolution must be a whole number of at least 1, not 0"),
         ({"resolutions": (-32,)}, "resolution must be a whole number of at least 1, not -32"),
         ({"resolutions": (64.0,)}, "resolution must be a whole number"),
+        ({"resolutions": ("natve",)}, "resolution must be a whole number of px or `native`, not 'natve'"),
         ({"resolutions": (64, 64)}, "resolution: 64 is there twice"),
         ({"freezes": ()}, "freeze is an empty list"),
         ({"freezes": (1.5,)}, r"freeze must lie in 0.0 \(all trained\) to 1.0 \(head only\), not 1.5"),
@@ -38,11 +39,14 @@ SPACE = Space(name="here", tiers=(TIER,), file=Path("here.yaml"))
         ({"recipe": {"epochs": 0}}, "recipe.epochs must be a whole number of at least 1, not 0"),
         ({"recipe": {"lr": "fast"}}, "recipe.lr must be a number above 0"),
         ({"recipe": {"lr": LogUniform(1e-3, 20.0, 1.0)}}, "recipe.lr must be a number .* not 20.0"),
-        ({"recipe": {"flip": Choice((True, "no"))}}, "recipe.flip must be true or false, not 'no'"),
+        (
+            {"recipe": {"trivial_augment": Choice((True, "no"))}},
+            "recipe.trivial_augment must be true or false, not 'no'",
+        ),
         ({"recipe": {"class_weighting": "some"}}, "recipe.class_weighting must be one of none, balanced"),
         ({"recipe": {"warmup_share": Around(6.0)}}, "recipe.warmup_share must be a number"),
         ({"recipe": {"drop_path": Around(2.0)}}, "recipe.drop_path cannot be searched around its start, which is 0"),
-        ({"recipe": {"flip": Around(2.0)}}, "recipe.flip cannot be searched around its start"),
+        ({"recipe": {"trivial_augment": Around(2.0)}}, "recipe.trivial_augment cannot be searched around its start"),
         ({"overrides": {"c": {"lr": 0.1}}}, r"overrides: c is no backbone of this tier \(a, b\)"),
         ({"overrides": {"a": {"epochs": 3}}}, "overrides: epochs must be the same for all backbones"),
         ({"overrides": {"a": {"lr": Around(2.0)}}}, "overrides: lr must be a single value"),
@@ -103,10 +107,10 @@ def test_a_space_refuses_settings_outside_their_ranges(change: dict[str, Any], m
 
 
 def test_notes_flag_overrides_and_backbones_that_are_left_out() -> None:
-    tier = replace(TIER, trials=1, overrides={"a": {"lr": 0.1, "flip": False}})
+    tier = replace(TIER, trials=1, overrides={"a": {"lr": 0.1, "symmetry": "none"}})
     assert replace(SPACE, tiers=(tier,)).notes == (
         "tier light: 1 trial for 2 backbones, so b will not be tried",
-        "tier light: a does not start where the others do: lr 0.1, flip False",
+        "tier light: a does not start where the others do: lr 0.1, symmetry none",
     )
     assert SPACE.notes == ()
 

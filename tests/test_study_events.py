@@ -15,7 +15,7 @@ from spine_ray.study.events import (
     event_to_dict,
 )
 
-CONFIG = TrialConfig(backbone="resnet18.a1_in1k", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
+CONFIG = TrialConfig(backbone="resnet18.a1_in1k", resolution=64, freeze=0.5, recipe=start_recipe("pretrained"))
 STARTED = TrialStarted(
     trial_id=CONFIG.trial_id, tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=30,
     params=11, macs=1_800, weights_source="hub", licence="apache-2.0", data_version="rows", time=5.0,

@@ -11,7 +11,7 @@ from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialStarted
 from spine_ray.study.ledger import append_event, mend_ledger, open_ledger, read_ledger
 from spine_ray.study.paths import copy_of
 
-CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
+CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained"))
 STARTED = TrialStarted(
     trial_id="a", tier="light", config=CONFIG, family="resnet", is_start=True, total_steps=30, params=11,
     macs=1_800, weights_source="hub", licence="apache-2.0", data_version="rows", time=5.0,

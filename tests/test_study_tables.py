@@ -30,7 +30,7 @@ CONTRACT = [
     *("micro_batch", "epochs", "seconds", "budget_units", "params", "macs", "latency_ms", "log_loss", "accuracy"),
     *("weights_source", "licence"),
 ]
-CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
+CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained"))
 
 
 def trial(
@@ -144,8 +144,10 @@ def test_columns_keep_their_types_when_nothing_was_measured(paths: StudyPaths) -
     measured = pq.read_schema(paths.trials)
     write_trials(paths, [trial("b", [], "failed", "killed")], {})
     assert pq.read_schema(paths.trials).equals(measured)
-    types = {name: str(measured.field(name).type) for name in ("fold_epochs", "lr", "class_weighting", "flip")}
-    assert types == {"fold_epochs": "int64", "lr": "double", "class_weighting": "string", "flip": "bool"}
+    types = {
+        name: str(measured.field(name).type) for name in ("fold_epochs", "lr", "class_weighting", "trivial_augment")
+    }
+    assert types == {"fold_epochs": "int64", "lr": "double", "class_weighting": "string", "trivial_augment": "bool"}
 
 
 def test_a_probe_is_a_row_without_a_recipe(paths: StudyPaths) -> None:

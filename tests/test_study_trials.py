@@ -7,7 +7,7 @@ from spine_ray.space.recipes import start_recipe
 from spine_ray.study.events import EpochDone, Event, Status, TrialEnded, TrialResumed, TrialStarted
 from spine_ray.study.trials import Trial, trials_from_events
 
-CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.0, recipe=start_recipe("random", "full"))
+CONFIG = TrialConfig(backbone="resnet18", resolution=64, freeze=0.0, recipe=start_recipe("random"))
 
 
 def started(trial_id: str, time: float = 0.0) -> TrialStarted:

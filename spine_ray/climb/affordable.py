@@ -162,7 +162,7 @@ class Affordable:
     def _seconds(self, config: TrialConfig) -> float | None:
         """Return the predicted time of a fine-tune and its fit on all rows, s; None where nothing tells of it."""
         seconds = self.known.forecast().seconds(config)
-        return None if seconds is None else seconds * self.known.with_refit
+        return None if seconds is None else seconds * self.known.refit_factor
 
     def _with(self, shape: Shape) -> Space:
         tiers = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spine_ray.climb.desk import worker_spec
 from spine_ray.climb.preflight import decode_pictures, look_at_data
-from spine_ray.climb.prepare import prepare
+from spine_ray.climb.prepare import look_up, prepare
 from spine_ray.climb.request import SearchRequest
 from spine_ray.climb.training import add_findings, training_findings, write_contact_sheet
 from spine_ray.core.memory import device_here
@@ -40,7 +40,7 @@ def run_check(request: SearchRequest, source: Source, progress: Progress) -> Che
     if paths.record.exists():
         raise ValueError(f"{request.study} is a study, which has its own audit.json; name another --out")
     first = request.spaces[0]
-    request = replace(request, spaces=(replace(first, tiers=first.tiers[:1]),))
+    request = replace(request, spaces=look_up([replace(first, tiers=first.tiers[:1])]))
     rows = look_at_data(request, source)
     prepared = prepare(request, rows.samples, source.is_sample, progress)
     starts = start_configs(prepared.spaces[0].tiers[0], prepared.weights.kind)

@@ -227,7 +227,7 @@ class Known:
         return probe_seconds(made, self.macs(config), len(self.samples.dev))
 
     @property
-    def with_refit(self) -> float:
+    def refit_factor(self) -> float:
         """The time of a fine-tune with its fit on all rows, in units of its own: the fit takes what one fold takes."""
         return self.samples.num_folds / (self.samples.num_folds - 1)
 

@@ -60,7 +60,13 @@ def look_at_data(request: SearchRequest, source: Source) -> Rows:
         samples=dealt,
         near=near,
         limits=limits,
-        resolutions=tuple(side for each in request.spaces for tier in each.tiers for side in tier.resolutions),
+        resolutions=tuple(
+            side
+            for space in request.spaces
+            for tier in space.tiers
+            for backbone in tier.backbones
+            for side in tier.resolutions_of(backbone)
+        ),
     )
     if not StudyPaths(request.study).record.exists():
         return Rows(source, dealt, audit(evidence))

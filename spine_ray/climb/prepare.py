@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spine_ray.climb.request import SearchRequest
-from spine_ray.core.backbone import BackboneFacts, check_name, facts, family_of, licence_of
+from spine_ray.core.backbone import BackboneFacts, check_name, facts, family_of, licence_of, native_resolution
 from spine_ray.core.weights import (
     RANDOM,
     Weights,
@@ -60,11 +60,10 @@ def prepare(request: SearchRequest, samples: Samples, is_sample: bool, progress:
         progress: Where it is said what was left out.
 
     Raises:
-        ValueError: If a backbone is unknown, weights are missing, or nothing of a tier can be built.
+        ValueError: If weights are missing, or nothing of a tier can be built.
     """
-    for backbone in _backbones(request.spaces):
-        check_name(backbone)
     spaces, weights = find_weights(request, is_sample, progress)
+    spaces = look_up(spaces)  # stand-ins may have come in
     if weights.kind == "random":
         spaces = tuple(_without_frozen(space, request.sets, progress) for space in spaces)
     rows = len(samples.dev) * (samples.num_folds - 1) // samples.num_folds
@@ -73,8 +72,27 @@ def prepare(request: SearchRequest, samples: Samples, is_sample: bool, progress:
     )
     known: dict[tuple[str, int], BackboneFacts] = {}
     kept = tuple(_buildable(space, len(samples.classes), known, progress) for space in spaces)
-    families = {backbone: family_of(backbone) for backbone in _backbones(spaces)}
+    families = {name: family for space in spaces for tier in space.tiers for name, family in tier.families.items()}
     return Prepared(spaces=kept, weights=weights, facts=known, families=families)
+
+
+def look_up(spaces: Sequence[Space]) -> tuple[Space, ...]:
+    """Return spaces with what timm knows of their backbones' names.
+
+    Raises:
+        ValueError: If it does not know one.
+    """
+    for backbone in _backbones(spaces):
+        check_name(backbone)
+
+    def looked_up(tier: TierSpace) -> TierSpace:
+        return replace(
+            tier,
+            families={backbone: family_of(backbone) for backbone in tier.backbones},
+            natives={backbone: native_resolution(backbone) for backbone in tier.backbones},
+        )
+
+    return tuple(replace(space, tiers=tuple(map(looked_up, space.tiers))) for space in spaces)
 
 
 def find_weights(request: SearchRequest, is_sample: bool, progress: Progress) -> tuple[tuple[Space, ...], Weights]:
@@ -175,7 +193,7 @@ def _buildable_tier(
     tier: TierSpace, classes: int, known: dict[tuple[str, int], BackboneFacts], progress: Progress
 ) -> TierSpace:
     for backbone in tier.backbones:
-        for resolution in tier.resolutions:
+        for resolution in tier.resolutions_of(backbone):
             if (backbone, resolution) in known:
                 continue
             try:
@@ -183,8 +201,10 @@ def _buildable_tier(
             except ValueError as error:
                 progress.say(f"dropped from tier {tier.name}: {error}")
     # A start recipe stands at the first resolution, so a backbone that cannot be built there has no start.
-    kept = tuple(backbone for backbone in tier.backbones if (backbone, tier.resolutions[0]) in known)
+    kept = tuple(backbone for backbone in tier.backbones if (backbone, tier.resolutions_of(backbone)[0]) in known)
     if not kept:
-        raise ValueError(f"tier {tier.name}: none of its backbones can be built at {tier.resolutions[0]} px")
+        first = tier.resolutions[0]
+        where = "its native resolution" if first == "native" else f"{first} px"
+        raise ValueError(f"tier {tier.name}: none of its backbones can be built at {where}")
     overrides = {backbone: values for backbone, values in tier.overrides.items() if backbone in kept}
     return replace(tier, backbones=kept, overrides=overrides)

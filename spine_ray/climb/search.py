@@ -14,7 +14,7 @@ from spine_ray.climb.history import look_at_change, look_back
 from spine_ray.climb.plan import check_shape, keep_outcome, keep_prediction, predict
 from spine_ray.climb.pool import check_pool, open_pool
 from spine_ray.climb.preflight import Rows, begin_study, decode_pictures, look_at_data, report_audit
-from spine_ray.climb.prepare import Prepared, prepare
+from spine_ray.climb.prepare import Prepared, look_up, prepare
 from spine_ray.climb.request import SearchRequest
 from spine_ray.climb.rows import write_comparison
 from spine_ray.climb.runner import StudyRunner
@@ -158,6 +158,7 @@ def _open_study(request: SearchRequest, source: Source, progress: Progress) -> I
         if (request.resume or request.finish) and not paths.record.exists():
             where, word = request.uri or request.study, "--finish" if request.finish else "--resume"
             raise ValueError(f"{word}: there is no study at {where}; leave {word} away to begin one")
+        request = replace(request, spaces=look_up(request.spaces))
         rows = look_at_data(request, source)
         prepared = prepare(request, rows.samples, source.is_sample, progress)
         request = replace(request, spaces=prepared.spaces)

@@ -60,6 +60,6 @@ def _largest(domain: SearchDomain, starts: Sequence[TrialConfig]) -> list[TrialC
     tier, buildable = domain.tier, domain.buildable
     found = {}
     for start in starts:
-        sizes = [each for each in tier.resolutions if (start.backbone, each) in buildable]
+        sizes = [each for each in tier.resolutions_of(start.backbone) if (start.backbone, each) in buildable]
         found[start.backbone] = replace(start, resolution=max(sizes), freeze=min(tier.trained_freezes))
     return list(found.values())

@@ -196,7 +196,7 @@ class Climb:
         is_known = known.is_measured(config.backbone) or config.backbone in known.unmeasurable
         if self.budget.seconds is not None and not is_known:
             return f"needs about {seconds or 0.0:.0f} s by its arithmetic, too long to be worth measuring"
-        return admission.refusal(config, None if seconds is None else self.known.with_refit * seconds, now)
+        return admission.refusal(config, None if seconds is None else self.known.refit_factor * seconds, now)
 
     def _measure(self, tier: TierSpace) -> None:
         """Measure a tier's start recipes, in a budget those that it could hold."""

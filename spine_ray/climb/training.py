@@ -14,8 +14,8 @@ from spine_ray.core.views import Augmentation
 from spine_ray.data.counted import counted
 from spine_ray.data.findings import Audit, Finding, Level
 from spine_ray.data.samples import Samples
-from spine_ray.ladder.view_check import MOSTLY_KEPT, ViewCheck
-from spine_ray.space.config import TrialConfig
+from spine_ray.ladder.view_check import FULLY_KEPT, MOSTLY_KEPT, ViewCheck
+from spine_ray.space.config import SYMMETRIES, TrialConfig
 from spine_ray.study.paths import StudyPaths, read_json, replace_bytes, replace_json
 from spine_ray.workers.failures import WorkFailure
 from spine_ray.workers.tasks import check_backbone
@@ -91,6 +91,8 @@ def training_findings(found: TrainingCheck, config: TrialConfig) -> tuple[Findin
             message=f"{config.backbone} at its start recipe, one batch by heart: {batch.verdict}; {told}",
         ),
     ]
+    if (symmetry := _symmetry_finding(found, config)) is not None:
+        findings.append(symmetry)
     knows = probe.probe_accuracy - views.prior_accuracy
     findings.append(
         Finding(
@@ -113,6 +115,22 @@ def training_findings(found: TrainingCheck, config: TrialConfig) -> tuple[Findin
     return tuple(findings)
 
 
+def _symmetry_finding(found: TrainingCheck, config: TrialConfig) -> Finding | None:
+    """Say which symmetries the labels do not mind, a warning where the recipe uses one that they do."""
+    mirrored, turned = found.mirrored.kept, found.turned.kept
+    if mirrored is None or turned is None:
+        return None
+    minds_mirror, minds_turns = mirrored < FULLY_KEPT, turned < FULLY_KEPT
+    suits = "none" if minds_mirror else "mirror" if minds_turns else "all"
+    used = SYMMETRIES.index(config.training.symmetry)
+    return Finding(
+        level="warning" if used > SYMMETRIES.index(suits) else "fact",
+        kind="symmetry",
+        message=f"of what a linear probe knows, {mirrored:.0%} is kept on mirror images and {turned:.0%} on pictures "
+        f"turned by right angles: recipe.symmetry {suits!r} suits these labels",
+    )
+
+
 def add_findings(paths: StudyPaths, findings: tuple[Finding, ...]) -> Audit:
     """Add findings to `audit.json` and return the whole audit, errors first."""
     before = Audit.from_dict(read_json(paths.audit)).findings
@@ -123,7 +141,7 @@ def add_findings(paths: StudyPaths, findings: tuple[Finding, ...]) -> Audit:
 
 def write_contact_sheet(paths: StudyPaths, task: Task, samples: Samples, config: TrialConfig) -> None:
     """Draw views of a few dev pictures of each class."""
-    augmentation = Augmentation(crop_area_min=config.training.crop_area_min, flip=config.training.flip)
+    augmentation = Augmentation.of(config.training)
     drawn = contact_sheet(task, samples.dev, samples.classes, augmentation, config.resolution)
     replace_bytes(paths.contact_sheet, drawn)
 
@@ -141,6 +159,8 @@ def _stored(paths: StudyPaths) -> dict[str, Any]:
 def _checks(found: Mapping[str, Any]) -> TrainingCheck:
     return TrainingCheck(
         views=ViewCheck(**found["views"]),
+        mirrored=ViewCheck(**found["mirrored"]),
+        turned=ViewCheck(**found["turned"]),
         batch=BatchCheck(**found["batch"]),
         probe=Screening(**found["probe"]),
         shuffled=Screening(**found["shuffled"]),

@@ -18,7 +18,7 @@ from spine_ray.track.mlflow_log import check_uri
 from spine_ray.workers.request import WorkerRequest
 
 SAMPLE_EPOCHS = 6
-SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "6m", "recipe.flip": False}
+SAMPLE_SIZE: dict[str, object] = {"resolution": 32, "folds": 3, "budget": "6m", "recipe.symmetry": "none"}
 """What the built-in sample brings: its scans are 8 x 8 px, so a ladder made for photographs is cut to its size."""
 
 

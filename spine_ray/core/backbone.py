@@ -34,6 +34,8 @@ _KIN = {
     "senet": "resnet",
 }
 """Modules of timm whose models share a lineage; every other module is a family of its own."""
+_USUAL_SIDE = 224
+"""px, where timm says nothing."""
 _UNBUILDABLE = (RuntimeError, AssertionError, TypeError, ValueError, ArithmeticError, OSError, SafetensorError)
 """What timm and its models raise for a size, an option or a file that does not suit them."""
 
@@ -93,6 +95,12 @@ def normalisation_of(backbone: str) -> Normalisation:
     mean = config.mean if config else (0.485, 0.456, 0.406)
     std = config.std if config else (0.229, 0.224, 0.225)
     return Normalisation((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def native_resolution(backbone: str) -> int:
+    """Return the side at which a backbone was pretrained, px, as timm records it."""
+    config = get_pretrained_cfg(backbone)
+    return int(config.input_size[-1]) if config else _USUAL_SIDE
 
 
 def make_model(

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.task import Rows, Task
-from spine_ray.core.views import Augmentation, render, scoring_boxes, training_boxes
+from spine_ray.core.views import Augmentation, render, scoring_boxes, training_view
 
 _CLASSES, _PICTURES, _VIEWS = 12, 2, 3
 """At most so many classes, pictures of each, and training views of each picture."""
@@ -66,7 +66,7 @@ def _line(task: Task, rows: Rows, name: str, augmentation: Augmentation, resolut
     chosen = np.sort(generator.permutation(rows)[:_PICTURES])
     views = [render(task.pixels, chosen, scoring_boxes(len(chosen)), resolution)]
     for view in range(_VIEWS):
-        views.append(render(task.pixels, chosen, training_boxes(task.keys[chosen], view, augmentation), resolution))
+        views.append(training_view(task.pixels, chosen, task.keys[chosen], view, augmentation, resolution))
     stacked = np.stack([each.permute(0, 2, 3, 1).numpy() for each in views], axis=1)
     return _Line(name, chosen, stacked)
 

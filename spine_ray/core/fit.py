@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from spine_ray.core.arithmetic import autocast
+from spine_ray.core.arithmetic import autocast, float32_products, make_scaler
 from spine_ray.core.arrays import Arrays, as_arrays, part_of, put_back
 from spine_ray.core.freeze import train_mode, trained_tensors, trains_batch_norm
 from spine_ray.core.inputs import Inputs
 from spine_ray.core.memory import Portion
+from spine_ray.core.mixing import mixed, weight_of
 from spine_ray.core.network import Learner
 from spine_ray.core.schedule import (
     learning_rate_factor,
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
+    restore_scaler,
+    scaler_arrays,
     set_learning_rate,
 )
 from spine_ray.core.score import logits_of
@@ -64,6 +67,7 @@ class Fit:
         self._learner, self._inputs, self._device = learner, inputs, learner.setup.device
         self._trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(learner.model, learner.head, recipe)
+        self._scaler = make_scaler(learner.setup.arithmetic, learner.setup.device)
         self._batch_size = min(recipe.batch_size, len(rows))
         self._steps_an_epoch = len(rows) // self._batch_size
         self._class_weights = (
@@ -115,7 +119,7 @@ class Fit:
         """
         tensors = {f"{_MODEL}{name}": tensor for name, tensor in trained_tensors(self._learner.model).items()}
         memory = {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer_tensors(self._optimizer).items()}
-        return as_arrays(tensors | memory)
+        return as_arrays(tensors | memory) | scaler_arrays(self._scaler)
 
     def restore(self, state: Arrays) -> None:
         """Become what another fit of the same rows was when it returned its state.
@@ -125,29 +129,40 @@ class Fit:
         """
         put_back(part_of(state, _MODEL), trained_tensors(self._learner.model))
         restore_optimizer(self._optimizer, part_of(state, _OPTIMIZER))
+        restore_scaler(self._scaler, state)
 
     def _train_step(self, inputs: Tensor, batch: Rows, step: int) -> Tensor:
         labels = torch.from_numpy(self._task.labels[batch]).to(self._device)
+        inputs, targets = mixed(inputs, labels, self._recipe, self._task.classes)
         steps = self._recipe.epochs * self._steps_an_epoch
         set_learning_rate(self._optimizer, learning_rate_factor(step, steps, self._recipe.warmup_share))
-        loss = self._learner.at_once.run(lambda rows: self._gradients(inputs, labels, rows))
+        loss = self._learner.at_once.run(lambda rows: self._gradients(inputs, targets, rows))
+        self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(self._trained, self._recipe.clip_norm)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         return loss
 
-    def _gradients(self, inputs: Tensor, labels: Tensor, at_once: int) -> Tensor:
-        """Leave the gradients of the batch's mean loss, some rows at a time, and return that loss."""
+    def _gradients(self, inputs: Tensor, targets: Tensor, at_once: int) -> Tensor:
+        """Leave the gradients of the batch's mean loss, some rows at a time, and return that loss.
+
+        Args:
+            inputs: (rows, ...).
+            targets: (rows,) class indices, or (rows, classes) shares of classes.
+            at_once: Rows that go through the model at once.
+        """
         self._optimizer.zero_grad(set_to_none=True)
         setup, weights = self._learner.setup, self._class_weights
-        whole = float(len(labels)) if weights is None else weights[labels].sum()
-        parts = math.ceil(len(labels) / at_once)
+        whole = float(len(targets)) if weights is None else weight_of(targets, weights).sum()
+        parts = math.ceil(len(targets) / at_once)
         total = torch.zeros((), device=self._device)
-        for part, truth in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        for part, truth in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
             with autocast(setup.arithmetic, setup.device):
                 logits = self._learner.part(part)
             smoothing = self._recipe.label_smoothing
             losses = cross_entropy(logits.float(), truth, weights, label_smoothing=smoothing, reduction="sum")
             loss = losses / whole
-            torch.autograd.backward(loss)
+            with float32_products(setup.arithmetic, setup.device):
+                torch.autograd.backward(self._scaler.scale(loss))
             total += loss.detach()
         return total

@@ -1,6 +1,7 @@
 """Freeze depth: one scale for all families, through the block order that timm's `group_matcher` gives."""
 
 import warnings
+from fnmatch import fnmatch
 
 import torch
 from timm.models import group_parameters
@@ -28,6 +29,13 @@ def classifier_names(model: nn.Module) -> list[str]:
     heads = classifier if isinstance(classifier, tuple) else (classifier,)
     owned = {id(parameter) for head in heads for parameter in head.parameters()}
     return [name for name, parameter in model.named_parameters() if id(parameter) in owned]
+
+
+def no_weight_decay(model: nn.Module) -> frozenset[str]:
+    """Return the names of parameters of more than one axis that timm exempts from weight decay."""
+    patterns = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
+    names = (name for name, _ in model.named_parameters())
+    return frozenset(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
 
 
 def snap(freeze: float, blocks: int) -> int:

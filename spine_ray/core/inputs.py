@@ -8,7 +8,7 @@ from torch import Tensor
 from spine_ray.core.arithmetic import place_batch
 from spine_ray.core.network import CHUNK, Network, as_half
 from spine_ray.core.task import Rows, Task
-from spine_ray.core.views import Augmentation, Boxes, render, scoring_boxes, training_boxes
+from spine_ray.core.views import Augmentation, render, scoring_boxes, training_view
 from spine_ray.space.config import Recipe
 
 _ROOM_FOR_OTHERS = 16384.0
@@ -53,14 +53,12 @@ class Pictures:
 
     def training_view(self, rows: Rows, view: int) -> Tensor:
         """Return uint8 (rows, 3, height, width) of one training view."""
-        return self._cut(rows, training_boxes(self.task.keys[rows], view, self.augmentation))
+        task, resolution = self.task, self.network.resolution
+        return training_view(task.pixels, rows, task.keys[rows], view, self.augmentation, resolution)
 
     def scoring_view(self, rows: Rows) -> Tensor:
         """Return uint8 (rows, 3, height, width) of the scoring view."""
-        return self._cut(rows, scoring_boxes(len(rows)))
-
-    def _cut(self, rows: Rows, boxes: Boxes) -> Tensor:
-        return render(self.task.pixels, rows, boxes, self.network.resolution)
+        return render(self.task.pixels, rows, scoring_boxes(len(rows)), self.network.resolution)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,15 +91,18 @@ class Activations:
 
 def pictures_for(recipe: Recipe, network: Network, task: Task) -> Pictures:
     """Return the pictures as a recipe augments them, with a view for every epoch."""
-    augmentation = Augmentation(crop_area_min=recipe.crop_area_min, flip=recipe.flip)
     return Pictures(
-        network=network, task=task, augmentation=augmentation, views=recipe.epochs, note=network.whole_because
+        network=network,
+        task=task,
+        augmentation=Augmentation.of(recipe),
+        views=recipe.epochs,
+        note=network.whole_because,
     )
 
 
 def scoring_pictures(network: Network, task: Task) -> Pictures:
     """Return pictures for a model that is only scored."""
-    plain = Augmentation(crop_area_min=1.0, flip=False)
+    plain = Augmentation(crop_area_min=1.0)
     return Pictures(network=network, task=task, augmentation=plain, views=1, note=network.whole_because)
 
 

@@ -8,7 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from spine_ray.core.freeze import depth_groups, no_weight_decay
 from spine_ray.space.config import Recipe
+
+_SCALER = "scaler."
+"""Where the numbers of a scaler are named in a state."""
 
 
 def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
@@ -28,23 +32,28 @@ def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
 
 
 def make_optimizer(model: nn.Module, head: frozenset[str], recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW over what is not frozen, in four groups: backbone or head, with or without weight decay.
+    """Return AdamW over what is not frozen, in a group for each depth, with and without weight decay.
 
-    Biases and norms (one axis or none) are not decayed. Each group carries its peak learning rate as `peak`.
+    Biases and norms (one axis or none) are not decayed, nor what timm exempts, such as position embeddings. The rate
+    falls from each block to the one before it by `layer_decay` (Bao et al. 2022), in the order of blocks in which they
+    are frozen. Each group carries its peak learning rate as `peak`.
 
     Args:
         model: On its device.
         head: Names of the classifier's parameters.
         recipe: Rates and weight decay.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    blocks = depth_groups(model)
+    height = {name: len(blocks) - depth for depth, names in enumerate(blocks) for name in names}
+    exempt = no_weight_decay(model)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name in head, parameter.ndim > 1), []).append(parameter)
+            factor = recipe.head_lr_factor if name in head else recipe.layer_decay ** height[name]
+            groups.setdefault((factor, parameter.ndim > 1 and name not in exempt), []).append(parameter)
     options = []
-    for (is_head, decays), parameters in groups.items():
-        peak = recipe.lr * (recipe.head_lr_factor if is_head else 1.0)
-        decay = recipe.weight_decay if decays else 0.0
+    for (factor, decays), parameters in groups.items():
+        peak, decay = recipe.lr * factor, recipe.weight_decay if decays else 0.0
         options.append({"params": parameters, "lr": peak, "peak": peak, "weight_decay": decay})
     return torch.optim.AdamW(options, fused=True)
 
@@ -76,6 +85,18 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, npt
         if array.shape != tuple(new.shape):
             raise ValueError(f"{name} has shape {array.shape}, not {tuple(new.shape)}")
         optimizer.state[parameter][key] = new.copy_(torch.from_numpy(np.array(array)))
+
+
+def scaler_arrays(scaler: torch.amp.GradScaler) -> dict[str, npt.NDArray[np.generic]]:
+    """Return what a scaler has learnt of the range of gradients; nothing where it is not used."""
+    return {f"{_SCALER}{name}": np.array(value) for name, value in scaler.state_dict().items()}
+
+
+def restore_scaler(scaler: torch.amp.GradScaler, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Give a new scaler what another has learnt; arrays of other names are left alone."""
+    known = {name.removeprefix(_SCALER): array.item() for name, array in arrays.items() if name.startswith(_SCALER)}
+    if known:
+        scaler.load_state_dict(known)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

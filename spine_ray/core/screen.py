@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from spine_ray.core.network import Network
 from spine_ray.core.task import Rows, Task
-from spine_ray.core.views import Augmentation, render, scoring_boxes, training_boxes
+from spine_ray.core.views import Augmentation, Boxes, render, scoring_boxes, training_view
 from spine_ray.ensemble.calibrate import fit_temperature, log_probs
 from spine_ray.ensemble.metrics import accuracy, log_loss
 
@@ -53,13 +53,18 @@ def few_rows(labels: npt.NDArray[np.int64], rows: Rows, most: int, seed: int) ->
 
 def clean_features(network: Network, task: Task, rows: Rows) -> Features:
     """Return the features of the scoring view of some rows; the network has everything frozen but its classifier."""
-    return _features(network, render(task.pixels, rows, scoring_boxes(len(rows)), network.resolution).numpy())
+    return box_features(network, task, rows, scoring_boxes(len(rows)))
+
+
+def box_features(network: Network, task: Task, rows: Rows, boxes: Boxes) -> Features:
+    """Return the features of one crop of each of some rows."""
+    return _features(network, render(task.pixels, rows, boxes, network.resolution).numpy())
 
 
 def augmented_features(network: Network, task: Task, rows: Rows, view: int, augmentation: Augmentation) -> Features:
     """Return the features of one training view of some rows."""
-    boxes = training_boxes(task.keys[rows], view, augmentation)
-    return _features(network, render(task.pixels, rows, boxes, network.resolution).numpy())
+    cut = training_view(task.pixels, rows, task.keys[rows], view, augmentation, network.resolution)
+    return _features(network, cut.numpy())
 
 
 def screen(features: Features, labels: npt.NDArray[np.int64], folds: npt.NDArray[np.int8], classes: int) -> Screening:

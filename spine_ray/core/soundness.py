@@ -17,6 +17,7 @@ from spine_ray.core.screen import (
     Features,
     Screening,
     augmented_features,
+    box_features,
     clean_features,
     few_rows,
     probe_scores,
@@ -24,7 +25,7 @@ from spine_ray.core.screen import (
 )
 from spine_ray.core.seeds import derive_seed
 from spine_ray.core.task import Rows, Task
-from spine_ray.core.views import Augmentation
+from spine_ray.core.views import Augmentation, Boxes, scoring_boxes
 from spine_ray.ladder.view_check import ViewCheck
 from spine_ray.space.arithmetic import FLOAT32
 from spine_ray.space.config import Recipe, TrialConfig, probe_config
@@ -64,6 +65,10 @@ class TrainingCheck:
     """What is known of a backbone's training before it begins."""
 
     views: ViewCheck
+    mirrored: ViewCheck
+    """On mirror images."""
+    turned: ViewCheck
+    """On pictures turned by one, two or three right angles."""
     batch: BatchCheck
     probe: Screening
     shuffled: Screening
@@ -84,9 +89,13 @@ def check_training(config: TrialConfig, task: Task, folds: npt.NDArray[np.int8],
     plain = replace(setup, arithmetic=FLOAT32)  # that of a probe, whose features are on disk
     frozen = Network(probe_config(config.backbone, config.resolution), task.classes, task.seed, plain)
     clean, labels, places = _clean_features(frozen, task, dev, rows), task.labels[rows], folds[rows]
+    central = scoring_boxes(len(rows))
+    turns = np.random.default_rng(derive_seed(task.seed, "check", "turns")).integers(1, 4, len(rows))
     dealt = np.random.default_rng(derive_seed(task.seed, "check", "shuffle")).permutation(labels)
     return TrainingCheck(
         views=check_views(config, frozen, task, rows, clean, places),
+        mirrored=check_symmetry(frozen, task, rows, clean, places, replace(central, mirrored=~central.mirrored)),
+        turned=check_symmetry(frozen, task, rows, clean, places, replace(central, turns=turns)),
         batch=check_batch(config, task, rows, setup),
         probe=screen(clean, labels, places, task.classes),
         shuffled=screen(clean, dealt, places, task.classes),
@@ -118,20 +127,56 @@ def check_views(
         clean: (rows, features), of the scoring view.
         folds: (rows,), from 0.
     """
-    augmentation = Augmentation(crop_area_min=config.training.crop_area_min, flip=config.training.flip)
+    augmentation = Augmentation.of(config.training)
     seen = [augmented_features(frozen, task, rows, view, augmentation) for view in _FITTED_VIEWS]
     scored = augmented_features(frozen, task, rows, len(_FITTED_VIEWS), augmentation)
-    labels = task.labels[rows]
-    hits = np.zeros((2, len(rows)))
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        train, truth = ~held_out, labels[held_out]
-        plain = probe_scores(clean[train], labels[train], clean[held_out], task.classes)
+    return _compare(clean, seen, scored, _Truth(task.labels[rows], folds, task.classes, task.seed))
+
+
+def check_symmetry(
+    frozen: Network,
+    task: Task,
+    rows: Rows,
+    clean: npt.NDArray[np.float32],
+    folds: npt.NDArray[np.int8],
+    boxes: Boxes,
+) -> ViewCheck:
+    """Compare a linear probe on clean pictures with one on these and their turned or mirrored images.
+
+    Args:
+        frozen: The backbone with everything frozen.
+        task: What is learnt.
+        rows: Of which `clean` are the features.
+        clean: (rows, features), of the scoring view.
+        folds: (rows,), from 0.
+        boxes: The same view, turned or mirrored.
+    """
+    moved = box_features(frozen, task, rows, boxes)
+    return _compare(clean, [clean, moved], moved, _Truth(task.labels[rows], folds, task.classes, task.seed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """What probes are fitted and scored on."""
+
+    labels: npt.NDArray[np.int64]
+    folds: npt.NDArray[np.int8]
+    classes: int
+    seed: int
+
+
+def _compare(clean: Features, seen: list[Features], scored: Features, truth: _Truth) -> ViewCheck:
+    """Compare a probe fitted and scored on clean features with one fitted on those seen, fold after fold."""
+    labels, hits = truth.labels, np.zeros((2, len(truth.labels)))
+    for fold in np.unique(truth.folds):
+        held_out = truth.folds == fold
+        train, right = ~held_out, labels[held_out]
+        plain = probe_scores(clean[train], labels[train], clean[held_out], truth.classes)
         stacked, repeated = np.concatenate([each[train] for each in seen]), np.tile(labels[train], len(seen))
-        moved = probe_scores(stacked, repeated, scored[held_out], task.classes)
-        hits[:, held_out] = [scores.argmax(axis=1) == truth for scores in (plain, moved)]
+        moved = probe_scores(stacked, repeated, scored[held_out], truth.classes)
+        hits[:, held_out] = [scores.argmax(axis=1) == right for scores in (plain, moved)]
     prior = float(np.bincount(labels).max() / len(labels))
-    kept, low, high = _kept(hits, prior, task.seed)
+    kept, low, high = _kept(hits, prior, truth.seed)
     return ViewCheck(
         clean_accuracy=float(hits[0].mean()),
         augmented_accuracy=float(hits[1].mean()),
@@ -139,13 +184,15 @@ def check_views(
         kept=kept,
         kept_low=low,
         kept_high=high,
-        rows=len(rows),
+        rows=len(labels),
     )
 
 
 def check_batch(config: TrialConfig, task: Task, rows: Rows, setup: Setup) -> BatchCheck:
     """Train on one batch until it is known by heart, at most 60 steps and ten seconds."""
-    recipe = replace(config.training, epochs=_STEPS, label_smoothing=0.0, weight_decay=0.0, drop_path=0.0)
+    recipe = replace(
+        config.training, epochs=_STEPS, label_smoothing=0.0, weight_decay=0.0, drop_path=0.0, mixup=0.0, cutmix=0.0
+    )
     network = Network(replace(config, freeze=0.0, recipe=recipe), task.classes, task.seed, setup)
     generator = np.random.default_rng(derive_seed(task.seed, "check", "batch"))
     batch = np.sort(generator.permutation(rows)[: recipe.batch_size])

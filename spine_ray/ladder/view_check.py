@@ -9,6 +9,8 @@ MIN_KEPT = 0.5
 Harmless crops and flips cost a probe on frozen features up to a third (docs/log.md); crops that miss the object, or
 flips where left and right are the classes, leave next to nothing. Half lies well between.
 """
+FULLY_KEPT = 0.9
+"""From this share on a symmetry costs the labels nothing that a fine-tune could not win back."""
 MOSTLY_KEPT = 0.75
 """Below this share a reader should look at the contact sheet."""
 

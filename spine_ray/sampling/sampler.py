@@ -143,7 +143,7 @@ def _transferred(domain: SearchDomain, outcomes: Sequence[Outcome]) -> list[Outc
     for index, hint in enumerate(domain.hints if backbones else ()):
         backbone = backbones[index % len(backbones)]
         config, tier = replace(hint.config, backbone=backbone), domain.tier
-        fits = (backbone, config.resolution) in domain.buildable and config.resolution in tier.resolutions
+        fits = (backbone, config.resolution) in domain.buildable and config.resolution in tier.resolutions_of(backbone)
         if fits and config.freeze in tier.trained_freezes:
             loss = (starts[backbone] or 0.0) + hint.change
             transferred.append(Outcome(config, "completed", 0, loss))
@@ -222,8 +222,8 @@ def _backbones(domain: SearchDomain) -> list[str]:
 
 def _resolutions(domain: SearchDomain, backbone: str) -> tuple[str, list[int]]:
     """Return the parameter's name and choices: its own name where a backbone cannot be built at all resolutions."""
-    choices = [each for each in domain.tier.resolutions if (backbone, each) in domain.buildable]
-    name = "resolution" if len(choices) == len(domain.tier.resolutions) else f"resolution of {backbone}"
+    choices = [each for each in domain.tier.resolutions_of(backbone) if (backbone, each) in domain.buildable]
+    name = "resolution" if choices == list(domain.tier.resolutions) else f"resolution of {backbone}"
     return name, choices
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Device = Literal["cpu", "cuda"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 
@@ -13,7 +13,7 @@ class Arithmetic:
     """Measured and chosen once a study and backbone, then fixed: it changes the last digits."""
 
     precision: Precision
-    """Of matrix products and convolutions; parameters and sums stay in float32."""
+    """Of matrix products and convolutions; parameters and sums stay in float32. TF32 is of GPUs alone."""
     memory_format: MemoryFormat
 
     def __str__(self) -> str:

@@ -5,11 +5,18 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
-FreezeClass = Literal["full", "part"]
 CLASS_WEIGHTINGS = ("none", "balanced")
 BATCH_NORMS = ("frozen", "trained")
+SYMMETRIES = ("none", "mirror", "all")
+AUGMENTATIONS: Mapping[str, Mapping[str, bool | float]] = {
+    "none": {"crop_area_min": 1.0, "crop_aspect_max": 1.0, "color_jitter": 0.0, "trivial_augment": False},
+    "light": {"crop_area_min": 0.8, "crop_aspect_max": 4 / 3, "color_jitter": 0.0, "trivial_augment": False},
+    "medium": {"crop_area_min": 0.35, "crop_aspect_max": 4 / 3, "color_jitter": 0.0, "trivial_augment": False},
+    "strong": {"crop_area_min": 0.2, "crop_aspect_max": 4 / 3, "color_jitter": 0.4, "trivial_augment": True},
+}
+"""What each position of the dial `augment` sets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,10 +29,12 @@ class Recipe:
     """Rows per optimizer step; at least 2 (batch-norm needs two)."""
     lr: float
     """Peak AdamW learning rate of the trained part of the backbone; above 0."""
+    layer_decay: float
+    """Factor from a block's rate to that of the block before it, above 0 to 1.0; the head's is not touched by it."""
     head_lr_factor: float
     """The head's peak learning rate in units of `lr`; above 0."""
     weight_decay: float
-    """AdamW decoupled weight decay of matrices and kernels, not of biases and norms; 0 or more."""
+    """AdamW decoupled weight decay of matrices and kernels, not of biases, norms and what timm exempts; 0 or more."""
     clip_norm: float
     """Largest norm of the gradient of all trained parameters together; above 0."""
     warmup_share: float
@@ -34,10 +43,23 @@ class Recipe:
     """Mass spread over all classes in the training loss, 0 to 0.5."""
     class_weighting: str
     """`none`, or `balanced`: the loss of a row is weighted by rows / (classes * rows of its class)."""
+    augment: str
+    """A dial, `none`, `light`, `medium` or `strong`: it sets crops, colours and TrivialAugment where a space does not
+    set them itself (`AUGMENTATIONS`)."""
     crop_area_min: float
     """Smallest share of the picture's central square that a training crop covers, 0.05 to 1.0."""
-    flip: bool
-    """Whether half of the training views are mirrored left to right."""
+    crop_aspect_max: float
+    """The most by which a training crop is stretched, either way, 1.0 to 4.0."""
+    symmetry: str
+    """`none`; `mirror`: half of the training views are mirrored left to right; `all`: turned by right angles too."""
+    color_jitter: float
+    """The most by which brightness, contrast and saturation of a training view change, as a share, 0 to 1.0."""
+    trivial_augment: bool
+    """Whether one of TrivialAugment's changes befalls each training view."""
+    mixup: float
+    """Two training inputs are mixed in shares drawn from Beta(mixup, mixup), 0 to 10; 0: they are not."""
+    cutmix: float
+    """The same for pasting a part of one input into another; with both, each batch has one of them."""
     drop_path: float
     """Stochastic depth rate of the deepest block, 0 to 0.5, where the backbone supports it."""
 
@@ -49,6 +71,7 @@ class Recipe:
         _check_whole("epochs", self.epochs, 1)
         _check_whole("batch_size", self.batch_size, 2)
         _check_range("lr", self.lr, 0.0, 10.0, open_low=True)
+        _check_range("layer_decay", self.layer_decay, 0.0, 1.0, open_low=True)
         _check_range("head_lr_factor", self.head_lr_factor, 0.0, 1e4, open_low=True)
         _check_range("weight_decay", self.weight_decay, 0.0, 10.0)
         _check_range("clip_norm", self.clip_norm, 0.0, 1e6, open_low=True)
@@ -56,8 +79,14 @@ class Recipe:
         _check_range("label_smoothing", self.label_smoothing, 0.0, 0.5)
         _check_range("crop_area_min", self.crop_area_min, 0.05, 1.0)
         _check_range("drop_path", self.drop_path, 0.0, 0.5)
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"recipe.flip must be true or false, not {self.flip!r}")
+        _check_range("crop_aspect_max", self.crop_aspect_max, 1.0, 4.0)
+        _check_range("color_jitter", self.color_jitter, 0.0, 1.0)
+        _check_range("mixup", self.mixup, 0.0, 10.0)
+        _check_range("cutmix", self.cutmix, 0.0, 10.0)
+        if not isinstance(self.trivial_augment, bool):
+            raise ValueError(f"recipe.trivial_augment must be true or false, not {self.trivial_augment!r}")
+        _check_one_of("symmetry", self.symmetry, SYMMETRIES)
+        _check_one_of("augment", self.augment, tuple(AUGMENTATIONS))
         _check_one_of("class_weighting", self.class_weighting, CLASS_WEIGHTINGS)
         _check_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
 
@@ -125,11 +154,6 @@ class TrialConfig:
 def probe_config(backbone: str, resolution: int) -> TrialConfig:
     """Return the probe of a backbone at a resolution."""
     return TrialConfig(backbone=backbone, resolution=resolution, freeze=1.0, recipe=None)
-
-
-def freeze_class(freeze: float) -> FreezeClass:
-    """Name the class of a fine-tune's freeze depth: 0 is `full`, anything above is `part`."""
-    return "full" if freeze <= 0.0 else "part"
 
 
 def _check_whole(name: str, value: object, low: int) -> None:

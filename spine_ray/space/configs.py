@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from spine_ray.space.config import RECIPE_FIELDS, TrialConfig, freeze_class, probe_config
+from spine_ray.space.config import AUGMENTATIONS, RECIPE_FIELDS, TrialConfig, probe_config
 from spine_ray.space.fields import Around, Choice, Distribution, LogUniform, Scalar, Uniform
 from spine_ray.space.recipes import WeightsKind, start_epochs, start_recipe
 from spine_ray.space.schema import TierSpace
@@ -43,16 +43,18 @@ def build_config(
             that it does not search, or if the recipe refuses a value.
     """
     _check_member("backbone", backbone, tier.backbones)
-    _check_member("resolution", resolution, tier.resolutions)
+    _check_member("resolution", resolution, tier.resolutions_of(backbone))
     _check_member("freeze", freeze, tier.trained_freezes)
     searched = searched_fields(tier)
     for name in values:
         _check_member("searched recipe field", name, tuple(searched))
-    recipe: dict[str, Any] = dict(_starting_values(tier, weights_kind, backbone, freeze))
+    recipe: dict[str, Any] = dict(_starting_values(tier, weights_kind, backbone))
     for name, value in values.items():
         is_multiplier = isinstance(searched[name], Around)
         recipe[name] = recipe[name] * float(value) if is_multiplier else value
-    start = start_recipe(weights_kind, freeze_class(freeze))
+    if "augment" in values:
+        recipe |= _dialled(tier, backbone, str(values["augment"]))
+    start = start_recipe(weights_kind, tier.family_of(backbone))
     return TrialConfig(backbone=backbone, resolution=resolution, freeze=freeze, recipe=replace(start, **recipe))
 
 
@@ -62,7 +64,7 @@ def start_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConf
     None where the tier has no freeze depth below 1.0.
     """
     return tuple(
-        build_config(tier, weights_kind, backbone, tier.resolutions[0], freeze, {})
+        build_config(tier, weights_kind, backbone, tier.resolutions_of(backbone)[0], freeze, {})
         for freeze in tier.trained_freezes[:1]
         for backbone in tier.backbones
     )
@@ -77,9 +79,8 @@ def probe_configs(tier: TierSpace, weights_kind: WeightsKind) -> tuple[TrialConf
     """Return the probes of every backbone at every resolution, resolution by resolution, the smallest first."""
     if not has_probes(tier, weights_kind):
         return ()
-    return tuple(
-        probe_config(backbone, resolution) for resolution in sorted(tier.resolutions) for backbone in tier.backbones
-    )
+    pairs = [(resolution, backbone) for backbone in tier.backbones for resolution in tier.resolutions_of(backbone)]
+    return tuple(probe_config(backbone, side) for side, backbone in sorted(pairs, key=lambda pair: pair[0]))
 
 
 def with_epochs(tier: TierSpace, epochs: int) -> TierSpace:
@@ -111,14 +112,15 @@ def belongs(tier: TierSpace, weights_kind: WeightsKind, config: TrialConfig) -> 
 
     The searched recipe fields may have any value; everything else must be the tier's.
     """
-    if config.backbone not in tier.backbones or config.resolution not in tier.resolutions:
+    if config.backbone not in tier.backbones or config.resolution not in tier.resolutions_of(config.backbone):
         return False
     if config.is_probe:
         return has_probes(tier, weights_kind)
     if config.freeze not in tier.freezes:
         return False
-    start = build_config(tier, weights_kind, config.backbone, config.resolution, config.freeze, {})
     searched = searched_fields(tier)
+    dial: dict[str, Scalar] = {"augment": config.training.augment} if "augment" in searched else {}
+    start = build_config(tier, weights_kind, config.backbone, config.resolution, config.freeze, dial)
     fixed = [name for name in RECIPE_FIELDS if name not in searched]
     return all(getattr(config.training, name) == getattr(start.training, name) for name in fixed)
 
@@ -131,7 +133,7 @@ def sampled_values(tier: TierSpace, weights_kind: WeightsKind, config: TrialConf
         weights_kind: The kind that the configuration was built with.
         config: A configuration with a backbone and a freeze depth of the tier.
     """
-    starts = _starting_values(tier, weights_kind, config.backbone, config.freeze)
+    starts = _starting_values(tier, weights_kind, config.backbone)
     values: dict[str, Scalar] = {}
     for name, searched in searched_fields(tier).items():
         value: Scalar = getattr(config.training, name)
@@ -139,9 +141,9 @@ def sampled_values(tier: TierSpace, weights_kind: WeightsKind, config: TrialConf
     return values
 
 
-def _starting_values(tier: TierSpace, weights_kind: WeightsKind, backbone: str, freeze: float) -> dict[str, Scalar]:
+def _starting_values(tier: TierSpace, weights_kind: WeightsKind, backbone: str) -> dict[str, Scalar]:
     """Return where the tier's recipe fields start for a backbone: its override, else the field's start."""
-    shared = start_recipe(weights_kind, freeze_class(freeze))
+    shared = start_recipe(weights_kind, tier.family_of(backbone))
     values: dict[str, Scalar] = {}
     for name, searched in tier.recipe.items():
         match searched:
@@ -151,7 +153,14 @@ def _starting_values(tier: TierSpace, weights_kind: WeightsKind, backbone: str, 
                 values[name] = searched.start
             case _:
                 values[name] = searched
-    return {**values, **tier.overrides.get(backbone, {})}
+    values |= tier.overrides.get(backbone, {})
+    return {**_dialled(tier, backbone, str(values["augment"])), **values} if "augment" in values else values
+
+
+def _dialled(tier: TierSpace, backbone: str, level: str) -> dict[str, Scalar]:
+    """Return what a position of the dial sets of that which a tier does not set itself."""
+    own = {*tier.recipe, *tier.overrides.get(backbone, {})}
+    return {name: value for name, value in AUGMENTATIONS.get(level, {}).items() if name not in own}
 
 
 def _check_member(what: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from spine_ray.space.config import FreezeClass
 from spine_ray.space.cost_matrix import CostMatrix, check_cost_matrix
 from spine_ray.space.duration import parse_duration
 from spine_ray.space.fields import Around, Choice, Field, LogUniform, Scalar, Uniform, check_unique, field_to_plain
-from spine_ray.space.recipes import WeightsKind, start_recipe
+from spine_ray.space.recipes import START_RECIPES, start_recipe
 from spine_ray.space.strict_yaml import write_yaml
 
 Metric = Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1", "expected_cost"]
@@ -32,7 +31,7 @@ class TierSpace:
     name: str
     backbones: tuple[str, ...]
     """timm model names; every one of them is tried at its start recipe first."""
-    resolutions: tuple[int, ...] = (224,)
+    resolutions: tuple[int | Literal["native"], ...] = (224,)
     """Sides of the square input, px."""
     freezes: tuple[float, ...] = (0.0,)
     """Freeze depths, 0.0 (all trained) to 1.0 (head only): the probe, made of pretrained weights even if not listed."""
@@ -46,6 +45,10 @@ class TierSpace:
     """The gate that stands before this tier: decided by evidence, always open, or never open."""
     question: str = ""
     """What this tier is to find out."""
+    families: Mapping[str, str] = field(default_factory=dict)
+    """Design lineage by backbone, once they were looked up; it decides which start recipe is whose."""
+    natives: Mapping[str, int] = field(default_factory=dict)
+    """The side at which a backbone was pretrained, px, by backbone, once they were looked up."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
@@ -65,6 +68,23 @@ class TierSpace:
                 raise ValueError(f"overrides: {backbone} is no backbone of this tier ({', '.join(self.backbones)})")
             for name, value in own.items():
                 _check_override(name, value, self.recipe.get(name))
+
+    def family_of(self, backbone: str) -> str:
+        """Return the design lineage of a backbone, or an empty text where it was not looked up."""
+        return self.families.get(backbone, "")
+
+    def resolutions_of(self, backbone: str) -> tuple[int, ...]:
+        """Return the sides of the input at which a backbone is tried, px, in the order of the space.
+
+        At its native one nothing of position embeddings or attention windows is interpolated.
+
+        Raises:
+            ValueError: If the native one is among them and was not looked up.
+        """
+        if "native" in self.resolutions and backbone not in self.natives:
+            raise ValueError(f"the native resolution of {backbone} was not looked up")
+        sides = (self.natives[backbone] if each == "native" else each for each in self.resolutions)
+        return tuple(dict.fromkeys(sides))
 
     @property
     def trained_freezes(self) -> tuple[float, ...]:
@@ -205,7 +225,9 @@ def _check_listed(key: str, values: tuple[Any, ...]) -> None:
     for value in values:
         if key == "backbone" and (not isinstance(value, str) or not value):
             raise ValueError(f"backbone must be a name or a list of names, not {value!r}")
-        if key == "resolution":
+        if key == "resolution" and value != "native":
+            if isinstance(value, str):
+                raise ValueError(f"resolution must be a whole number of px or `native`, not {value!r}")
             _check_whole("resolution", value, 1)
         if key == "freeze" and not 0.0 <= value <= 1.0:
             raise ValueError(f"freeze must lie in 0.0 (all trained) to 1.0 (head only), not {value:g}")
@@ -237,19 +259,20 @@ def _extremes(name: str, searched: Field) -> Iterator[Scalar]:
 
 
 def _starts(name: str) -> set[float]:
-    classes: tuple[FreezeClass, ...] = get_args(FreezeClass)
-    kinds: tuple[WeightsKind, ...] = get_args(WeightsKind)
-    values = [getattr(start_recipe(kind, freeze), name) for kind in kinds for freeze in classes]
-    if any(isinstance(value, (bool, str)) or value <= 0 for value in values):
-        raise ValueError(f"recipe.{name} cannot be searched around its start, which is {values[0]!r}")
-    return set(values)
+    starts: set[float] = set()
+    for cells in START_RECIPES.values():
+        value = cells[name].value
+        if isinstance(value, (bool, str)) or value <= 0:
+            raise ValueError(f"recipe.{name} cannot be searched around its start, which is {value!r}")
+        starts.add(value)
+    return starts
 
 
 def _check_value(name: str, value: Scalar) -> None:
     """Let the recipe itself judge a value."""
     values: dict[str, Any] = {name: value}
     try:
-        replace(start_recipe("random", "full"), **values)
+        replace(start_recipe("random"), **values)
     except ValueError as error:
         raise ValueError(f"recipe.{str(error).removeprefix('recipe.')}") from error
 

@@ -413,7 +413,7 @@ def write_study(root: Path) -> StudyPaths:
     from spine_ray.study.tables import Cost
 
     paths = StudyPaths(root)
-    config = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained", "part"))
+    config = TrialConfig(backbone="resnet18", resolution=64, freeze=0.5, recipe=start_recipe("pretrained"))
     events = [
         TrialStarted(
             trial_id="a", tier="light", config=config, family="resnet", is_start=True, total_steps=30, params=11,

@@ -33,7 +33,7 @@ def samples() -> Samples:
 
 
 def config(backbone: str, freeze: float = 0.5) -> TrialConfig:
-    return TrialConfig(backbone=backbone, resolution=64, freeze=freeze, recipe=start_recipe("random", "full"))
+    return TrialConfig(backbone=backbone, resolution=64, freeze=freeze, recipe=start_recipe("random"))
 
 
 def cost(each: TrialConfig) -> Cost:

@@ -55,7 +55,7 @@ class Told:
     def config(self) -> TrialConfig:
         if self.freeze == 1.0:
             return probe_config(self.backbone, self.resolution)
-        recipe = start_recipe("random", "full")
+        recipe = start_recipe("random")
         return TrialConfig(backbone=self.backbone, resolution=self.resolution, freeze=self.freeze, recipe=recipe)
 
 

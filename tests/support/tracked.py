@@ -20,9 +20,7 @@ from tests.support.patience import overtime
 
 
 def started(resolution: int = 32, tier: str = "light", rows: str = "rows", at: float = 1_700_000_000.0) -> TrialStarted:
-    config = TrialConfig(
-        backbone="resnet18.a1_in1k", resolution=resolution, freeze=0.5, recipe=start_recipe("random", "part")
-    )
+    config = TrialConfig(backbone="resnet18.a1_in1k", resolution=resolution, freeze=0.5, recipe=start_recipe("random"))
     return TrialStarted(
         trial_id=config.trial_id,
         tier=tier,

@@ -8,6 +8,7 @@ from benchmarks.grid import GridSet, groups_of, known_arithmetic, order_of, prep
 from benchmarks.grid_sets import KINDS, least_loss, make_rows, mislabelled
 from benchmarks.grid_store import is_stored, read_grid, trial_file
 from benchmarks.grid_training import open_task, solved_heads, train_group
+from spine_ray.climb.prepare import look_up
 from spine_ray.core.network import Network
 from spine_ray.core.probe import ProbeRun
 from spine_ray.core.trial import TrialRun
@@ -26,7 +27,7 @@ DEV, FRESH = 60, 40
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
-    space = load_space("benchmarks/spaces/grid.yaml", sets=SETS)
+    space = look_up([load_space("benchmarks/spaces/grid.yaml", sets=SETS)])[0]
     return GridSet("digits", tmp_path_factory.mktemp("grid") / "digits", replace(space, tiers=space.tiers[:1]))
 
 
@@ -113,10 +114,14 @@ def test_another_space_in_the_same_folder_is_refused(stored, grid):
 
 @pytest.mark.parametrize("name", ["grid", "grid_turned"])
 def test_spaces_are_the_whole_grid_and_begin_with_the_start_recipes(name):
-    space = load_space(f"benchmarks/spaces/{name}.yaml")
+    space = look_up([load_space(f"benchmarks/spaces/{name}.yaml")])[0]
     configs = [config for group in groups_of(space) for config in group.configs]
     assert len({config.trial_id for config in configs}) == 6 * 2 * (1 + 2 * 3)
-    whole = [config for group in groups_of(load_space("benchmarks/spaces/grid.yaml")) for config in group.configs]
+    whole = [
+        config
+        for group in groups_of(look_up([load_space("benchmarks/spaces/grid.yaml")])[0])
+        for config in group.configs
+    ]
     assert {config.trial_id for config in configs} == {config.trial_id for config in whole}
     starts = [config for tier in space.tiers for config in start_configs(tier, "pretrained")]
     assert all(config in configs for config in starts)

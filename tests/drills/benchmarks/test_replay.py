@@ -11,6 +11,7 @@ from benchmarks.grid_store import Curve, Grid, Plain, Step, key_of
 from benchmarks.quality_per_cost import VARIANTS, Judge, search_once, variants
 from benchmarks.replay import Archive, dev_rows, fresh_rows, replay
 from benchmarks.selector import Seconds
+from spine_ray.climb.prepare import look_up
 from spine_ray.core.backbone import family_of
 from spine_ray.core.epoch_record import ALL_FOLDS, EpochRecord
 from spine_ray.data.samples import Samples
@@ -19,7 +20,7 @@ from spine_ray.space.load import load_space
 DEV, FRESH, CLASSES, FOLDS, EPOCHS = 300, 24_000, 5, 3, 4
 SKILL = {"light": 1.0, "mid": 1.0, "heavy": 2.0}
 """How far the true class's logit stands out, by tier: mid brings nothing, heavy much."""
-SPACE_OF_GRID = load_space(str(SPACE))
+(SPACE_OF_GRID,) = look_up([load_space(str(SPACE))])
 PROBES = 12
 """Of 6 backbones at 2 resolutions."""
 

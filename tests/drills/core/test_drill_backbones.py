@@ -18,5 +18,5 @@ def test_keeping_activations_changes_no_bit_of_the_oof_logits(
     backbone, freeze, digits_task, trial_config, make_network, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SPINE_RAY_CACHE", str(tmp_path))
-    config = trial_config(backbone, freeze=freeze, epochs=2, batch_size=18, flip=True)
+    config = trial_config(backbone, freeze=freeze, epochs=2, batch_size=18, symmetry="mirror")
     assert_storage_changes_no_bit(config, digits_task(ROWS), make_network, tmp_path)
