@@ -92,7 +92,7 @@ def short_of_memory():
     recipe = {
         **{"epochs": 2, "batch_size": 64, "lr": 1e-3, "layer_decay": 1.0, "head_lr_factor": 1.0, "weight_decay": 0.05},
         **{"warmup_share": 0.0, "label_smoothing": 0.1, "class_weighting": "balanced", "clip_norm": 1.0},
-        **{"augment": "light", "crop_area_min": 0.8, "crop_aspect_max": 1.0, "symmetry": "none", "color_jitter": 0.0},
+        **{"augment": "light", "crop_area_min": 0.8, "crop_aspect_max": 4 / 3, "symmetry": "none", "color_jitter": 0.0},
         **{"trivial_augment": False, "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0, "batch_norm": "trained"},
     }
     # Freed tensors go back to the system at once, so that the peak says what a training needs.
