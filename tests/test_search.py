@@ -16,7 +16,7 @@ from spine_ray.space.config import TrialConfig
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.record import read_record
-from spine_ray.study.tables import read_samples
+from spine_ray.study.tables import cost_key, read_samples
 from spine_ray.study.trials import trials_from_events
 from tests.support.study_checks import check_files, tracked_trials
 from tests.support.tiny_search import WORDS, exit_code, oof_bytes, run, run_here, take_costs, write_pictures
@@ -220,8 +220,11 @@ def test_without_time_for_refits_and_nothing_fitted_the_fastest_refit_answers(
     for path in paths.refits():
         path.unlink()
     stayed, members = finish_without_time(tiny_search, paths)
-    assert len(stayed) == 1
-    assert members == stayed == {path.parent.name for path in paths.refits()}
+    trials = trials_from_events(read_ledger(paths.ledger))
+    # As fast as each other are only trials of one backbone that differ in their rates.
+    alike = {cost_key(trials[name].config) for name in stayed}
+    assert len(alike) == 1
+    assert members <= {path.parent.name for path in paths.refits()} <= stayed
 
 
 def test_predictions_with_a_whole_fine_tune_of_given_weights_score_what_the_search_said(

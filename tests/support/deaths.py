@@ -18,7 +18,7 @@ from spine_ray.study.events import EpochDone, Event, TrialEnded, TrialResumed
 from spine_ray.study.ledger import read_ledger
 from spine_ray.study.paths import StudyPaths
 from spine_ray.study.trials import trials_from_events
-from tests.support.patience import BREATHS, PATIENCE_S, breath
+from tests.support.patience import BREATHS, PATIENCE_S, breaths
 from tests.support.tiny_search import ROOT, oof_bytes, run, run_here, write_pictures
 
 SPACE = """
@@ -52,7 +52,7 @@ class Death:
     returncode: int
     output: str
     breath: float
-    """Seconds that a bare Python took to start and end right after, on the same busy machine."""
+    """The most seconds that a bare Python took to start and end meanwhile, on the same busy machine."""
     kept: dict[str, int]
     """The epochs of each trial whose state was on the disk when it was over."""
     family: list[Process]
@@ -103,15 +103,16 @@ def live_and_die(story: Story, signals: tuple[signal.Signals, ...], luck: random
         if process.poll() is not None:
             return False
         family = [each for each in map(process_of, descendants(process.pid)) if each is not None]
-        began = time.monotonic()
-        for each in signals:
-            process.send_signal(each)
-            time.sleep(0.2)
-        returncode = process.wait(timeout=PATIENCE_S)
-    seconds = time.monotonic() - began
+        with breaths() as taken:
+            began = time.monotonic()
+            for each in signals:
+                process.send_signal(each)
+                time.sleep(0.2)
+            returncode = process.wait(timeout=PATIENCE_S)
+            seconds = time.monotonic() - began
     output_text = (story.folder / "output").read_text()
     kept = epochs_kept(StudyPaths(story.killed))
-    story.deaths.append(Death(signals, seconds, returncode, output_text, breath(), kept, family))
+    story.deaths.append(Death(signals, seconds, returncode, output_text, max(taken), kept, family))
     return True
 
 

@@ -4,10 +4,12 @@ A number of seconds says little of such a machine. So a test waits for an event 
 claims to be quick with what something else takes there and then.
 """
 
+import contextlib
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 PATIENCE_S = 120.0
@@ -30,6 +32,24 @@ def breath() -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", ""], check=True)
     return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def breaths() -> Iterator[list[float]]:
+    """Measure breath after breath while the block runs, at least one; the list is whole when it is left."""
+    taken, over = [breath()], threading.Event()
+
+    def breathe() -> None:
+        while not over.is_set():
+            taken.append(breath())
+
+    breathing = threading.Thread(target=breathe)
+    breathing.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        breathing.join()
 
 
 def overtime() -> float:
