@@ -50,6 +50,11 @@ def test_what_the_user_sets_wins_over_the_sample() -> None:
     assert request.budget_s == 90
 
 
+def test_the_sample_can_be_searched_at_native_sizes() -> None:
+    request = request_of(["--space", "ladder", "--set", "resolution=native"], open_source(None))
+    assert {tier.resolutions for tier in request.spaces[0].tiers} == {("native",)}
+
+
 def test_own_data_is_searched_at_the_size_the_space_says(tmp_path: Path) -> None:
     words = ["--space", "resnet50", "--space", "mobilenetv3", "--data", str(tmp_path / "pictures")]
     request = request_of(words, own_data(tmp_path))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spine_ray.climb.afar import folder_for
+from spine_ray.climb.prepare import look_up
 from spine_ray.climb.request import SearchRequest
 from spine_ray.data.limits import AuditLimits
 from spine_ray.data.rows import Source
@@ -115,7 +116,8 @@ def _space(name: str, sets: Sequence[str], is_sample: bool) -> Space:
         raise ValueError(f"{space.file.name}: {error}") from error
     if not is_sample:
         return space
-    starts = [start for tier in space.tiers for start in start_configs(tier, "random")]
+    (looked_up,) = look_up([space])
+    starts = [start for tier in looked_up.tiers for start in start_configs(tier, "random")]
     longest = max((start.training.epochs for start in starts), default=0)
     epochs = {"recipe.epochs": SAMPLE_EPOCHS} if longest > SAMPLE_EPOCHS else {}
     return load_space(name, sets=sets, sample={**SAMPLE_SIZE, **epochs})
