@@ -16,6 +16,7 @@ that are there are not run again.
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -95,8 +96,6 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run what was not run before and sum all of it up."""
     given = parse_words(_parser(), words, quick=QUICK, needed=("folder",))
     if given.folder is None:
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             file = write_pictures(Path(folder), QUICK_PICTURES, 0)
             print_result(run_all(given, file, WEIGHTS))
